@@ -59,8 +59,6 @@ pub struct TlsInfo {
     pub chain: Arc<[Vec<u8>]>,
     /// Whether the session was resumed.
     pub resumed: bool,
-    /// Whether early data was accepted.
-    pub early_data: bool,
 }
 
 /// What is known about a connection.
