@@ -1,0 +1,336 @@
+//! The connector: how a peer is reached, said once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tracing::Instrument;
+
+use crate::clock;
+use crate::datagram::Datagram;
+use crate::dial::{Dial, DialContext, Direct, Place, Settings};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::happy::HappyOptions;
+use crate::hop::{Hop, Route, Routes};
+use crate::listener::Listener;
+use crate::policy::Policy;
+use crate::raw::{IpProtocol, IpVersion, RawSocket};
+use crate::resolve::Resolver;
+use crate::sockopt::{Bind, TcpOptions};
+use crate::stream::Stream;
+use crate::timeouts::Timeouts;
+use crate::tls::Tls;
+
+/// Reaches peers: cheap to clone, and `Connector::default()` just works.
+///
+/// ```no_run
+/// # async fn run() -> portolan_core::Result<()> {
+/// use portolan_core::{Connector, Endpoint, Hop, Policy};
+///
+/// let net = Connector::builder()
+///     .policy(Policy::public_only())
+///     .via(Hop::parse("socks5h://user:pw@proxy.example:1080")?)
+///     .build()?;
+/// let stream = net.connect_tls(&Endpoint::new("example.org", 443)?, &[b"http/1.1"]).await?;
+/// println!("{:?}", stream.info().timings);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Connector(Arc<Inner>);
+
+struct Inner {
+    settings: Arc<Settings>,
+    routes: Routes,
+    chains: Vec<(Route, Vec<Chain>)>,
+    fallback: Vec<Chain>,
+}
+
+/// One way out: its hops, and the layers made of them.
+struct Chain {
+    dial: Arc<dyn Dial>,
+    hops: usize,
+}
+
+impl Connector {
+    /// A connector to be said piece by piece.
+    pub fn builder() -> ConnectorBuilder {
+        ConnectorBuilder::default()
+    }
+
+    /// The same settings, to be changed: what a single call with its own proxy or deadline starts from.
+    pub fn to_builder(&self) -> ConnectorBuilder {
+        ConnectorBuilder { settings: (*self.0.settings).clone(), routes: self.0.routes.clone() }
+    }
+
+    /// A plain stream to `to`, through whatever hops its route has. Dropping the future closes what was opened.
+    pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
+        let cx = DialContext::new(self.0.settings.clone());
+        let span = tracing::debug_span!("connect", endpoint = %to);
+        self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+    }
+
+    /// A TLS stream to `to`, whose certificate must be for that host. An empty `alpn` offers the list of the [`Tls`].
+    pub async fn connect_tls(&self, to: &Endpoint, alpn: &[&[u8]]) -> Result<Stream> {
+        self.connect_tls_as(to, &to.host_text(), alpn).await
+    }
+
+    /// A TLS stream to `to`, whose certificate must be for `name`: where the address and the name differ.
+    pub async fn connect_tls_as(&self, to: &Endpoint, name: &str, alpn: &[&[u8]]) -> Result<Stream> {
+        let cx = DialContext::new(self.0.settings.clone());
+        let settings = &self.0.settings;
+        let work = async {
+            let stream = self.stream(to, &cx).await?;
+            let alpn = (!alpn.is_empty()).then_some(alpn);
+            let stream = stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await?;
+            tracing::debug!(alpn = ?stream.alpn().map(String::from_utf8_lossy), "tls agreed");
+            Ok(stream)
+        };
+        let span = tracing::debug_span!("connect", endpoint = %to, tls = true);
+        work.instrument(span).await.map_err(|error| cx.fail(error, to))
+    }
+
+    async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        let settings = &self.0.settings;
+        let work = async {
+            let mut last = None;
+            for chain in self.chains(to) {
+                cx.restart();
+                match chain.dial.dial(to, cx).await {
+                    Ok(mut stream) => {
+                        cx.finish(stream.info_mut());
+                        return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
+                    }
+                    Err(error) if chain.hops > 0 && moves_on(&error) => {
+                        tracing::debug!(%error, "chain failed");
+                        last = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
+        };
+        clock::within(settings.timeouts.total_limit(), Phase::Total, work).await.map_err(|error| {
+            if error.is_timeout() && error.phase() == Some(Phase::Total) {
+                return error.with_delivery(crate::Delivery::NotSent);
+            }
+            error
+        })
+    }
+
+    /// Datagrams to `to` alone: UDP, or UDP through the hops of its route.
+    pub async fn datagram(&self, to: &Endpoint) -> Result<Datagram> {
+        let cx = DialContext::new(self.0.settings.clone());
+        let work = async {
+            let mut last = None;
+            for chain in self.chains(to) {
+                cx.restart();
+                match chain.dial.datagram(to, &cx).await {
+                    Ok(mut datagram) => {
+                        cx.finish(datagram.info_mut());
+                        return Ok(datagram);
+                    }
+                    Err(error) if chain.hops > 0 && moves_on(&error) => last = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
+        };
+        work.await.map_err(|error| cx.fail(error, to))
+    }
+
+    /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.
+    /// Hops do not apply; the addresses sent to are not checked by the policy, so check them with [`policy`](Self::policy).
+    pub fn datagram_bound(&self, local: SocketAddr, reuse: bool) -> Result<Datagram> {
+        Datagram::unconnected(local, &self.0.settings.bind, reuse).map_err(|error| Error::io(Phase::Setup, error))
+    }
+
+    /// Listens, for protocols in which the server calls back.
+    pub async fn listen(&self, local: SocketAddr) -> Result<Listener> {
+        Listener::bind(local, &self.0.settings.bind, &self.0.settings.tcp).await
+    }
+
+    /// A raw IP socket, or an unprivileged ICMP one where the kernel has those.
+    pub fn raw(&self, protocol: IpProtocol, version: IpVersion) -> Result<RawSocket> {
+        RawSocket::open(protocol, version, &self.0.settings.bind)
+    }
+
+    /// The addresses of `to` that the policy allows, by the connector's own resolver: for protocols that look at addresses.
+    pub async fn resolve(&self, to: &Endpoint) -> Result<Vec<SocketAddr>> {
+        let cx = DialContext::new(self.0.settings.clone());
+        cx.resolve(to, true).await.map_err(|error| cx.fail(error, to))
+    }
+
+    /// The bounds of every phase.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.0.settings.timeouts
+    }
+
+    /// How TLS is spoken.
+    pub fn tls(&self) -> &Tls {
+        &self.0.settings.tls
+    }
+
+    /// Which addresses are allowed.
+    pub fn policy(&self) -> &Policy {
+        &self.0.settings.policy
+    }
+
+    /// The resolver, with its cache.
+    pub fn resolver(&self) -> &Resolver {
+        &self.0.settings.resolver
+    }
+
+    /// Whether both are the same connector: connections made by one may serve the other.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn chains(&self, to: &Endpoint) -> &[Chain] {
+        let routed = self.0.chains.iter().find(|(route, _)| route.matches(to));
+        routed.map_or(&self.0.fallback, |(_, chains)| chains)
+    }
+}
+
+/// Whether the next chain of a failover list may do better: the way failed, not the target or the caller.
+fn moves_on(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Hop | Kind::Connect | Kind::Resolve | Kind::Timeout | Kind::Tls)
+        || (error.kind() == Kind::Auth && error.phase() == Some(Phase::Hop))
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        let settings = Arc::new(Settings::default());
+        let fallback = vec![chain(&[])];
+        Self(Arc::new(Inner { settings, routes: Routes::default(), chains: Vec::new(), fallback }))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.0.settings;
+        f.debug_struct("Connector")
+            .field("routes", &self.0.routes)
+            .field("policy", &settings.policy)
+            .field("timeouts", &settings.timeouts)
+            .field("bind", &settings.bind)
+            .finish_non_exhaustive()
+    }
+}
+
+fn chain(hops: &[Hop]) -> Chain {
+    let mut dial: Arc<dyn Dial> = Arc::new(Direct::new(hops.is_empty()));
+    for (index, hop) in hops.iter().enumerate() {
+        dial = hop.layer(Place::new(index, index + 1 == hops.len()), dial);
+    }
+    Chain { dial, hops: hops.len() }
+}
+
+/// Builds a [`Connector`].
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct ConnectorBuilder {
+    settings: Settings,
+    routes: Routes,
+}
+
+impl ConnectorBuilder {
+    /// Which addresses of targets are allowed. Default any.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Which addresses of proxies are allowed. Default any: proxies are named by the operator, targets often by a user.
+    pub fn hop_policy(mut self, policy: Policy) -> Self {
+        self.settings.hop_policy = policy;
+        self
+    }
+
+    /// Lets proxies that can resolve names do so even under a policy. The policy then sees names only: whether a name leads
+    /// to a forbidden address is left to the proxy. Default off: names are resolved and checked here, and sent as addresses.
+    pub fn trust_hop_resolution(mut self, on: bool) -> Self {
+        self.settings.trust_hops = on;
+        self
+    }
+
+    /// Goes through this proxy; repeat for a chain, the nearest first.
+    pub fn via(mut self, hop: Hop) -> Self {
+        self.routes.push_hop(hop);
+        self
+    }
+
+    /// A chain to try when the ones before it fail.
+    pub fn or_via(mut self, hops: impl IntoIterator<Item = Hop>) -> Self {
+        self.routes.push_chain(hops.into_iter().collect());
+        self
+    }
+
+    /// A way of its own for some destinations. The first route that matches is taken; the others go by [`via`](Self::via).
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push_route(route);
+        self
+    }
+
+    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in either case.
+    pub fn proxy_from_env(mut self) -> Result<Self> {
+        for route in crate::hop::env::routes()? {
+            self.routes.push_route(route);
+        }
+        Ok(self)
+    }
+
+    /// How TLS is spoken with targets.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.tls = tls;
+        self
+    }
+
+    /// How TLS is spoken with proxies. Default: the platform's roots and no client certificate.
+    pub fn hop_tls(mut self, tls: Tls) -> Self {
+        self.settings.hop_tls = tls;
+        self
+    }
+
+    /// Who resolves names.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.settings.resolver = resolver;
+        self
+    }
+
+    /// Where sockets come from: an address, an interface, a source port.
+    pub fn bind(mut self, bind: impl Into<Bind>) -> Self {
+        self.settings.bind = bind.into();
+        self
+    }
+
+    /// The bounds of every phase.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.settings.timeouts = timeouts;
+        self
+    }
+
+    /// How TCP sockets behave.
+    pub fn tcp(mut self, options: TcpOptions) -> Self {
+        self.settings.tcp = options;
+        self
+    }
+
+    /// How addresses are raced (RFC 8305).
+    pub fn happy_eyeballs(mut self, options: HappyOptions) -> Self {
+        self.settings.happy = options;
+        self
+    }
+
+    /// Checks it all.
+    pub fn build(self) -> Result<Connector> {
+        let Self { settings, routes } = self;
+        let chains = |chains: &[Vec<Hop>]| -> Vec<Chain> {
+            if chains.is_empty() { vec![chain(&[])] } else { chains.iter().map(|hops| chain(hops)).collect() }
+        };
+        let routed = routes.routes().iter().map(|route| (route.clone(), chains(route.chains()))).collect();
+        let fallback = chains(routes.fallback());
+        Ok(Connector(Arc::new(Inner { settings: Arc::new(settings), chains: routed, fallback, routes })))
+    }
+}

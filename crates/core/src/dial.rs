@@ -1,0 +1,331 @@
+//! The one seam: everything that can make a way to a peer is a [`Dial`].
+//!
+//! [`Direct`] opens sockets. A hop wraps the `Dial` beneath it: it dials its proxy there, says where to go, and hands the
+//! stream up. A chain is nesting. Nothing else in the workspace opens a socket or resolves a name.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{self, Instant};
+use crate::datagram::Datagram;
+use crate::endpoint::{Endpoint, Host};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::happy::{self, HappyOptions};
+use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings};
+use crate::policy::Policy;
+use crate::resolve::Resolver;
+use crate::sockopt::{Bind, TcpOptions, connect_tcp};
+use crate::stream::Stream;
+use crate::timeouts::Timeouts;
+use crate::tls::Tls;
+
+/// A boxed future, as object-safe traits return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How many addresses of one name are tried through a hop: each costs a connection to the proxy.
+const MAX_HOP_TARGETS: usize = 4;
+
+/// Whatever can make a way to an endpoint.
+pub trait Dial: Send + Sync + fmt::Debug + 'static {
+    /// A stream to `to`. Dropping the future closes whatever was opened.
+    fn dial<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Stream>>;
+
+    /// Datagrams to `to`.
+    fn datagram<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Datagram>>;
+}
+
+/// Where a layer stands in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// The hop's number, counted from zero at our end.
+    pub index: usize,
+    /// Whether what it dials is the target itself, and not a further proxy.
+    pub last: bool,
+}
+
+impl Place {
+    /// A place in a chain.
+    pub fn new(index: usize, last: bool) -> Self {
+        Self { index, last }
+    }
+}
+
+/// What holds for one call: the connector's settings, and a record of how far the call came.
+#[derive(Debug)]
+pub struct DialContext {
+    settings: Arc<Settings>,
+    started: Instant,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) resolver: Resolver,
+    pub(crate) policy: Policy,
+    pub(crate) hop_policy: Policy,
+    pub(crate) trust_hops: bool,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) bind: Bind,
+    pub(crate) tcp: TcpOptions,
+    pub(crate) happy: HappyOptions,
+    pub(crate) tls: Tls,
+    pub(crate) hop_tls: Tls,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    address: Option<SocketAddr>,
+    hop: Option<usize>,
+    hops: Vec<HopInfo>,
+    timings: Timings,
+    attempts: u32,
+}
+
+impl DialContext {
+    pub(crate) fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, started: clock::now(), progress: Mutex::default() }
+    }
+
+    /// The bounds of every phase.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.settings.timeouts
+    }
+
+    /// How TLS is spoken with proxies.
+    pub fn hop_tls(&self) -> &Tls {
+        &self.settings.hop_tls
+    }
+
+    /// How TLS is spoken with the target.
+    pub fn tls(&self) -> &Tls {
+        &self.settings.tls
+    }
+
+    /// The policy for what the layer at `last` dials.
+    fn policy(&self, last: bool) -> &Policy {
+        if last { &self.settings.policy } else { &self.settings.hop_policy }
+    }
+
+    /// Resolves a name to addresses that the policy allows. The very addresses returned are the ones to connect to.
+    pub async fn resolve(&self, to: &Endpoint, last: bool) -> Result<Vec<SocketAddr>> {
+        let policy = self.policy(last);
+        let name = match to.host() {
+            Host::Ip(..) => {
+                let addr = to.socket_addr().ok_or_else(|| Error::usage("not an address"))?;
+                return policy.check(addr).map(|()| vec![addr]);
+            }
+            Host::Unix(_) => return Err(Error::usage("a Unix socket is not resolved")),
+            Host::Name(name) => name,
+        };
+        policy.check_name(name, to.port())?;
+        let started = clock::now();
+        let limit = self.settings.timeouts.resolve_limit();
+        let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await?;
+        self.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - started);
+        let mut blocked = None;
+        let mut allowed = Vec::with_capacity(answer.addrs.len());
+        for ip in answer.addrs {
+            let addr = SocketAddr::new(ip, to.port());
+            match policy.check(addr) {
+                Ok(()) => allowed.push(addr),
+                Err(error) => blocked = Some(error),
+            }
+        }
+        match blocked {
+            Some(error) if allowed.is_empty() => Err(error),
+            _ if allowed.is_empty() => Err(Error::new(Kind::Resolve, format!("{name} has no address")).with_phase(Phase::Resolve)),
+            _ => Ok(allowed),
+        }
+    }
+
+    /// What a hop at `place` asks its proxy for: `to` itself, or the addresses it stands for.
+    ///
+    /// A name goes to the proxy as it is only if the proxy resolves (`remote`) and the policy allows anything, or the caller
+    /// said that it trusts its hops to resolve: a policy that was never shown the address could not hold.
+    pub async fn targets(&self, to: &Endpoint, place: Place, remote: bool) -> Result<Vec<Endpoint>> {
+        if matches!(to.host(), Host::Unix(_)) {
+            return Err(Error::usage("a Unix socket cannot be reached through a proxy"));
+        }
+        let policy = self.policy(place.last);
+        if let Some(name) = to.name() {
+            policy.check_name(name, to.port())?;
+            if remote && (policy.is_any() || self.settings.trust_hops) {
+                return Ok(vec![to.clone()]);
+            }
+        }
+        let addrs = self.resolve(to, place.last).await?;
+        Ok(addrs.into_iter().take(MAX_HOP_TARGETS).map(Endpoint::from).collect())
+    }
+
+    /// Runs a hop's handshake under its own deadline. An error names the hop and keeps what it says of itself.
+    pub async fn hop<T>(&self, place: Place, kind: &'static str, authority: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.note(|p| p.hop = Some(place.index));
+        let started = clock::now();
+        let result = clock::within(self.settings.timeouts.hop_limit(), Phase::Hop, work).await;
+        match result {
+            Ok(value) => {
+                let elapsed = clock::now() - started;
+                self.note(|p| {
+                    p.hop = None;
+                    p.hops.push(HopInfo::new(kind, authority.to_owned(), elapsed));
+                    *p.timings.hops.get_or_insert_default() += elapsed;
+                });
+                Ok(value)
+            }
+            Err(error) => Err(hop_error(error, place.index)),
+        }
+    }
+
+    /// Says which address the proxy passed last connects from, where it tells.
+    pub fn hop_bound(&self, bound: String) {
+        self.note(|p| {
+            if let Some(hop) = p.hops.last_mut() {
+                hop.bound = Some(bound);
+            }
+        });
+    }
+
+    fn note(&self, f: impl FnOnce(&mut Progress)) {
+        f(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Forgets the hops passed so far: the next chain of a failover list begins.
+    pub(crate) fn restart(&self) {
+        self.note(|p| {
+            p.hops.clear();
+            p.hop = None;
+        });
+    }
+
+    /// How long the call has taken.
+    pub fn elapsed(&self) -> Duration {
+        clock::now() - self.started
+    }
+
+    /// Completes what is known about a connection that was made.
+    pub(crate) fn finish(&self, info: &mut ConnectionInfo) {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        info.hops.clone_from(&progress.hops);
+        info.attempts = progress.attempts;
+        let tls = info.timings.tls;
+        info.timings = Timings { tls, total: clock::now() - self.started, ..progress.timings };
+    }
+
+    /// Puts the facts of the attempt on an error.
+    pub(crate) fn fail(&self, error: Error, to: &Endpoint) -> Error {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = clock::now() - self.started;
+        let attempt = Attempt {
+            address: progress.address,
+            hop: error.hop().or(progress.hop),
+            elapsed,
+            timings: Timings { total: elapsed, ..progress.timings },
+            attempts: progress.attempts,
+        };
+        error.with_endpoint(to.clone()).with_attempt(attempt)
+    }
+}
+
+/// Whatever went wrong while passing a proxy is a [`Kind::Hop`] error, but the caller's own mistakes, deadlines, refused
+/// credentials and the policy's word keep their kind.
+fn hop_error(error: Error, index: usize) -> Error {
+    let kept = matches!(error.kind(), Kind::Timeout | Kind::Auth | Kind::Usage | Kind::Blocked | Kind::Resolve | Kind::Unsupported);
+    let error = if kept { error } else { error.with_kind(Kind::Hop) };
+    let error = if error.hop().is_some() { error } else { error.with_hop(index) };
+    error.with_phase(Phase::Hop).with_delivery(crate::Delivery::NotSent)
+}
+
+/// Opens sockets on this machine: the bottom of every chain.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Direct {
+    /// Whether it dials the target itself, and not a first proxy.
+    pub last: bool,
+}
+
+impl Direct {
+    /// The bottom of a chain; `last` if there is no proxy above it.
+    pub fn new(last: bool) -> Self {
+        Self { last }
+    }
+
+    async fn stream(self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        let settings = &cx.settings;
+        #[cfg(unix)]
+        if let Host::Unix(path) = to.host() {
+            cx.policy(self.last).check_unix(path)?;
+            return unix(path, cx).await;
+        }
+        let addrs = self.addrs(to, cx).await?;
+        cx.note(|p| p.address = addrs.first().copied());
+        let started = clock::now();
+        let connect = |addr| {
+            cx.note(|p| {
+                p.address = Some(addr);
+                p.attempts += 1;
+            });
+            async move { connect_tcp(addr, &settings.bind, &settings.tcp).await }
+        };
+        let race = happy::race(addrs, &settings.happy, settings.timeouts.attempt_limit(), connect);
+        let (tcp, addr, _) = clock::within(settings.timeouts.connect_limit(), Phase::Connect, race).await?;
+        cx.note(|p| {
+            p.address = Some(addr);
+            p.timings.connect = Some(clock::now() - started);
+        });
+        Ok(Stream::from_tcp(tcp))
+    }
+
+    async fn addrs(self, to: &Endpoint, cx: &DialContext) -> Result<Vec<SocketAddr>> {
+        let mut addrs = cx.resolve(to, self.last).await?;
+        addrs.retain(|addr| cx.settings.bind.reaches(*addr));
+        if addrs.is_empty() {
+            let message = "no address of the family of the local address";
+            return Err(Error::new(Kind::Connect, message).with_phase(Phase::Connect));
+        }
+        Ok(addrs)
+    }
+
+    async fn socket(self, to: &Endpoint, cx: &DialContext) -> Result<Datagram> {
+        let addrs = self.addrs(to, cx).await?;
+        let mut last = None;
+        for addr in addrs {
+            cx.note(|p| {
+                p.address = Some(addr);
+                p.attempts += 1;
+            });
+            match Datagram::connected(addr, &cx.settings.bind) {
+                Ok(datagram) => return Ok(datagram),
+                Err(error) => last = Some(Error::io(Phase::Connect, error)),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::new(Kind::Connect, "no address")))
+    }
+}
+
+impl Dial for Direct {
+    fn dial<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Stream>> {
+        Box::pin(self.stream(to, cx))
+    }
+
+    fn datagram<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Datagram>> {
+        Box::pin(self.socket(to, cx))
+    }
+}
+
+#[cfg(unix)]
+#[allow(clippy::disallowed_methods, reason = "this is the place where sockets are opened")]
+async fn unix(path: &std::path::Path, cx: &DialContext) -> Result<Stream> {
+    let started = clock::now();
+    let connect = async { tokio::net::UnixStream::connect(path).await.map_err(|error| Error::io(Phase::Connect, error)) };
+    let stream = clock::within(cx.settings.timeouts.connect_limit(), Phase::Connect, connect).await?;
+    cx.note(|p| {
+        p.attempts += 1;
+        p.timings.connect = Some(clock::now() - started);
+    });
+    Ok(Stream::from_unix(stream))
+}
