@@ -80,7 +80,7 @@ impl RawSocket {
         let prepare = || -> io::Result<AsyncFd<Socket>> {
             socket.set_nonblocking(true)?;
             bind.bind_device(&socket)?;
-            AsyncFd::new(socket)
+            register(socket)
         };
         let socket = prepare().map_err(|error| Error::io(Phase::Setup, error))?;
         Ok(Self { socket, version, privileged })
@@ -135,6 +135,12 @@ fn lacking(error: io::Error, echo: bool) -> Error {
         "raw sockets need the capability CAP_NET_RAW"
     };
     Error::new(Kind::Unsupported, message).with_phase(Phase::Setup).with_source(error)
+}
+
+#[allow(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the AsyncFd owns the socket and `as_raw_fd` always names the same open descriptor, closed only by its drop.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
 }
 
 #[allow(unsafe_code, reason = "the kernel has written these bytes")]
