@@ -1,0 +1,298 @@
+//! A cache with a life time for every answer, short memory for certain refusals, and one look-up per name at a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Answer, Resolve, ResolveFailure, failed};
+use crate::clock::{self, Instant};
+use crate::error::{Error, Result};
+
+/// How long answers are kept, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheOptions {
+    unknown_ttl: Duration,
+    min_ttl: Duration,
+    max_ttl: Duration,
+    negative_ttl: Duration,
+    entries: usize,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self {
+            unknown_ttl: Duration::from_secs(30),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(3600),
+            negative_ttl: Duration::from_secs(5),
+            entries: 4096,
+        }
+    }
+}
+
+impl CacheOptions {
+    /// How long an answer without a time of its own is kept, as the system's resolver gives. Default 30 s.
+    #[must_use]
+    pub fn unknown_ttl(mut self, ttl: Duration) -> Self {
+        self.unknown_ttl = ttl;
+        self
+    }
+
+    /// The bounds of an answer's own time. Default 1 s to 1 h: a TTL of zero still serves one burst of connections.
+    #[must_use]
+    pub fn ttl_bounds(mut self, min: Duration, max: Duration) -> Self {
+        (self.min_ttl, self.max_ttl) = (min, max.max(min));
+        self
+    }
+
+    /// How long "no such name" is believed. Default 5 s; zero never.
+    #[must_use]
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.negative_ttl = ttl;
+        self
+    }
+
+    /// How many names are kept. Default 4096; the ones that end soonest make room.
+    #[must_use]
+    pub fn entries(mut self, count: usize) -> Self {
+        self.entries = count.max(1);
+        self
+    }
+}
+
+/// What a look-up ends in, in a form that many can have. A refusal that is not certain carries its words.
+type Outcome = Result<Answer, (ResolveFailure, Arc<str>)>;
+
+pub(super) struct Cache {
+    options: CacheOptions,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: HashMap<String, (Outcome, Instant)>,
+    under_way: HashMap<String, watch::Receiver<Option<Outcome>>>,
+}
+
+enum Found {
+    Kept(Outcome),
+    UnderWay(watch::Receiver<Option<Outcome>>),
+}
+
+impl Cache {
+    pub(super) fn new(options: CacheOptions) -> Self {
+        Self { options, state: Arc::default() }
+    }
+
+    pub(super) fn options(&self) -> CacheOptions {
+        self.options
+    }
+
+    /// The kept answer, or that of the one look-up for this name. The look-up is a task of its own, so that a caller who
+    /// gives up does not take it away from the others; it ends with its resolver's own answer and holds no caller's data.
+    pub(super) async fn lookup(&self, name: &str, beneath: impl FnOnce() -> Arc<dyn Resolve>) -> Result<Answer> {
+        let outcome = match self.find_or_begin(name, beneath) {
+            Found::Kept(outcome) => outcome,
+            Found::UnderWay(mut receiver) => {
+                let ended = receiver.wait_for(Option::is_some).await;
+                ended.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err((ResolveFailure::Unavailable, "".into())))
+            }
+        };
+        outcome.map_err(|(why, words)| restored(name, why, &words))
+    }
+
+    fn find_or_begin(&self, name: &str, beneath: impl FnOnce() -> Arc<dyn Resolve>) -> Found {
+        let mut state = lock(&self.state);
+        if let Some((outcome, until)) = state.kept.get(name) {
+            if *until > clock::now() {
+                return Found::Kept(outcome.clone());
+            }
+            state.kept.remove(name);
+        }
+        if let Some(receiver) = state.under_way.get(name) {
+            return Found::UnderWay(receiver.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        state.under_way.insert(name.to_owned(), receiver.clone());
+        drop(state);
+        tokio::spawn(run(name.to_owned(), beneath(), self.options, self.state.clone(), sender));
+        Found::UnderWay(receiver)
+    }
+
+    pub(super) fn forget(&self, name: &str) {
+        lock(&self.state).kept.remove(name);
+    }
+
+    pub(super) fn clear(&self) {
+        lock(&self.state).kept.clear();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the name off the list of look-ups under way, also when the task is cut short by the end of its runtime.
+struct UnderWay(Arc<Mutex<State>>, String);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.0).under_way.remove(&self.1);
+    }
+}
+
+async fn run(
+    name: String,
+    beneath: Arc<dyn Resolve>,
+    options: CacheOptions,
+    state: Arc<Mutex<State>>,
+    sender: watch::Sender<Option<Outcome>>,
+) {
+    let under_way = UnderWay(state.clone(), name.clone());
+    let outcome = beneath.resolve(&name).await.map_err(|error| {
+        let why = error.server::<ResolveFailure>().copied().unwrap_or(ResolveFailure::Unavailable);
+        (why, Arc::from(error.message()))
+    });
+    let keep = match &outcome {
+        Ok(answer) => answer.ttl.unwrap_or(options.unknown_ttl).clamp(options.min_ttl, options.max_ttl),
+        Err((ResolveFailure::NoSuchName, _)) => options.negative_ttl,
+        Err(_) => Duration::ZERO,
+    };
+    if !keep.is_zero() {
+        let now = clock::now();
+        let mut state = lock(&state);
+        if state.kept.len() >= options.entries {
+            make_room(&mut state, now);
+        }
+        state.kept.insert(name, (outcome.clone(), now + keep));
+    }
+    drop(under_way);
+    // Nobody may be waiting any more.
+    let _ = sender.send(Some(outcome));
+}
+
+/// Drops what has ended, and if that is not enough the entry that ends soonest.
+fn make_room(state: &mut State, now: Instant) {
+    let before = state.kept.len();
+    state.kept.retain(|_, (_, until)| *until > now);
+    if state.kept.len() == before {
+        let soonest = state.kept.iter().min_by_key(|(_, (_, until))| *until).map(|(name, _)| name.clone());
+        if let Some(name) = soonest {
+            state.kept.remove(&name);
+        }
+    }
+}
+
+fn restored(name: &str, why: ResolveFailure, words: &str) -> Error {
+    if words.is_empty() {
+        return failed(name, why);
+    }
+    Error::new(crate::Kind::Resolve, words).with_phase(crate::Phase::Resolve).with_reply(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Resolver;
+    use super::*;
+    use crate::dial::BoxFuture;
+    use std::net::IpAddr;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    #[derive(Debug, Clone, Default)]
+    struct Counting {
+        asked: Arc<AtomicU8>,
+        ttl: Option<Duration>,
+        missing: bool,
+    }
+
+    impl Resolve for Counting {
+        fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
+            Box::pin(async move {
+                clock::sleep(Duration::from_millis(50)).await;
+                let n = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+                if self.missing {
+                    return Err(failed(name, ResolveFailure::NoSuchName));
+                }
+                Ok(Answer::new(vec![IpAddr::from([192, 0, 2, n])], self.ttl))
+            })
+        }
+    }
+
+    fn last(answer: &Answer) -> u8 {
+        match answer.addrs[0] {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(_) => 0,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_callers_of_one_name_ask_once() {
+        let beneath = Counting::default();
+        let resolver = Resolver::new(beneath.clone());
+        let calls = (0..20).map(|_| {
+            let resolver = resolver.clone();
+            tokio::spawn(async move { resolver.lookup("A.example.").await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(last(&call.await.unwrap().unwrap()), 1);
+        }
+        assert_eq!(beneath.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_who_gives_up_does_not_take_the_answer_from_the_others() {
+        let resolver = Resolver::new(Counting::default());
+        let first = tokio::time::timeout(Duration::from_millis(10), resolver.lookup("a.example"));
+        let (first, second) = tokio::join!(first, resolver.lookup("a.example"));
+        assert!(first.is_err());
+        assert_eq!(last(&second.unwrap()), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_hold_for_their_time_and_no_longer() {
+        let resolver = Resolver::new(Counting { ttl: Some(Duration::from_secs(10)), ..Counting::default() });
+        assert_eq!(last(&resolver.lookup("a.example").await.unwrap()), 1);
+        clock::sleep(Duration::from_secs(9)).await;
+        assert_eq!(last(&resolver.lookup("a.example").await.unwrap()), 1);
+        clock::sleep(Duration::from_secs(2)).await;
+        assert_eq!(last(&resolver.lookup("a.example").await.unwrap()), 2);
+        resolver.forget("a.example");
+        assert_eq!(last(&resolver.lookup("a.example").await.unwrap()), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certain_refusal_is_remembered_for_a_little_while() {
+        let beneath = Counting { missing: true, ..Counting::default() };
+        let resolver = Resolver::new(beneath.clone());
+        for _ in 0..3 {
+            let error = resolver.lookup("no.example").await.unwrap_err();
+            assert_eq!(error.server::<ResolveFailure>(), Some(&ResolveFailure::NoSuchName));
+            assert_eq!((error.kind(), error.phase()), (crate::Kind::Resolve, Some(crate::Phase::Resolve)));
+        }
+        assert_eq!(beneath.asked.load(Ordering::SeqCst), 1);
+        clock::sleep(Duration::from_secs(6)).await;
+        resolver.lookup("no.example").await.unwrap_err();
+        assert_eq!(beneath.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cache_is_bounded() {
+        let resolver = Resolver::new(Counting::default()).cached(CacheOptions::default().entries(8));
+        for n in 0..100 {
+            resolver.lookup(&format!("n{n}.example")).await.unwrap();
+        }
+        let cache = resolver.0.cache.as_ref().unwrap();
+        assert!(lock(&cache.state).kept.len() <= 8);
+    }
+
+    #[tokio::test]
+    async fn overrides_localhost_and_onion_never_leave_the_house() {
+        let resolver = Resolver::new(Counting { missing: true, ..Counting::default() })
+            .with_override("db.example", ["192.0.2.77".parse().unwrap()]);
+        assert_eq!(last(&resolver.lookup("DB.example").await.unwrap()), 77);
+        assert_eq!(resolver.lookup("x.localhost").await.unwrap().addrs.len(), 2);
+        assert!(resolver.lookup("abc.onion").await.is_err());
+    }
+}

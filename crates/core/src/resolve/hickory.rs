@@ -1,0 +1,54 @@
+//! The hickory resolver: times to live from the wire, and no blocking pool.
+
+use std::fmt;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
+
+use super::{Answer, Resolve, ResolveFailure, failed};
+use crate::clock;
+use crate::dial::BoxFuture;
+use crate::error::{Error, Kind, Phase, Result};
+
+/// Asks the name servers of the system's configuration itself.
+pub struct Hickory(TokioResolver);
+
+impl Hickory {
+    /// With the system's name servers.
+    pub fn from_system() -> Result<Self> {
+        let broken = |error: NetError| {
+            Error::new(Kind::Resolve, "the system's resolver configuration cannot be read").with_phase(Phase::Setup).with_source(error)
+        };
+        let builder = TokioResolver::builder_tokio().map_err(broken)?;
+        builder.build().map(Self).map_err(broken)
+    }
+
+    /// A hickory resolver made elsewhere.
+    pub fn new(resolver: TokioResolver) -> Self {
+        Self(resolver)
+    }
+}
+
+impl Resolve for Hickory {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
+        Box::pin(async move {
+            // The dot keeps it from trying the search list: names are whole here.
+            let answer = self.0.lookup_ip(format!("{name}.")).await;
+            let answer = answer.map_err(|error| {
+                let certain = error.is_no_records_found() || error.is_nx_domain();
+                let why = if certain { ResolveFailure::NoSuchName } else { ResolveFailure::Unavailable };
+                failed(name, why).with_source(error)
+            })?;
+            let now = clock::now().into_std();
+            let ttl = answer.valid_until().checked_duration_since(now).unwrap_or(Duration::ZERO);
+            Ok(Answer::new(answer.iter().collect(), Some(ttl)))
+        })
+    }
+}
+
+impl fmt::Debug for Hickory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hickory")
+    }
+}
