@@ -1,0 +1,27 @@
+//! The sans-IO kit: everything that protocols share below their own vocabulary.
+//!
+//! - [`Reader`] and [`Writer`]: cursors with checked integers, length-prefixed scopes and string forms.
+//! - [`Codec`]: frames to bytes and back, with one [`DecodeError`]; [`whole`] for datagrams.
+//! - [`line`] and [`dot`]: text protocols, with strict rules for CR and LF.
+//! - `laws` (feature): one suite that every decoder must pass.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod codec;
+pub mod dot;
+mod error;
+#[cfg(feature = "laws")]
+pub mod laws;
+pub mod line;
+mod read;
+mod write;
+
+#[cfg(feature = "tokio-util")]
+pub use codec::Framing;
+pub use codec::{Codec, decode_datagram, whole};
+pub use error::{DecodeError, Why, incomplete};
+pub use line::{Line, LineRule, Lines, Token};
+pub use read::Reader;
+pub use write::Writer;
+
+#[cfg(all(test, feature = "laws"))]
+laws::install!();
