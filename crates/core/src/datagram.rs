@@ -199,7 +199,10 @@ impl fmt::Debug for Datagram {
 impl DatagramIo for UdpSocket {
     fn poll_send_to(&self, cx: &mut Context<'_>, datagram: &[u8], to: &Endpoint) -> Poll<io::Result<()>> {
         let Some(addr) = to.socket_addr() else {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket sends to addresses, not names")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a socket sends to addresses, not names",
+            )));
         };
         self.poll_send_to(cx, datagram, addr).map_ok(|_| ())
     }

@@ -138,7 +138,9 @@ impl DialContext {
         }
         match blocked {
             Some(error) if allowed.is_empty() => Err(error),
-            _ if allowed.is_empty() => Err(Error::new(Kind::Resolve, format!("{name} has no address")).with_phase(Phase::Resolve)),
+            _ if allowed.is_empty() => {
+                Err(Error::new(Kind::Resolve, format!("{name} has no address")).with_phase(Phase::Resolve))
+            }
             _ => Ok(allowed),
         }
     }
@@ -163,7 +165,13 @@ impl DialContext {
     }
 
     /// Runs a hop's handshake under its own deadline. An error names the hop and keeps what it says of itself.
-    pub async fn hop<T>(&self, place: Place, kind: &'static str, authority: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn hop<T>(
+        &self,
+        place: Place,
+        kind: &'static str,
+        authority: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.note(|p| p.hop = Some(place.index));
         let started = clock::now();
         let result = clock::within(self.settings.timeouts.hop_limit(), Phase::Hop, work).await;
@@ -234,7 +242,10 @@ impl DialContext {
 /// Whatever went wrong while passing a proxy is a [`Kind::Hop`] error, but the caller's own mistakes, deadlines, refused
 /// credentials and the policy's word keep their kind.
 fn hop_error(error: Error, index: usize) -> Error {
-    let kept = matches!(error.kind(), Kind::Timeout | Kind::Auth | Kind::Usage | Kind::Blocked | Kind::Resolve | Kind::Unsupported);
+    let kept = matches!(
+        error.kind(),
+        Kind::Timeout | Kind::Auth | Kind::Usage | Kind::Blocked | Kind::Resolve | Kind::Unsupported
+    );
     let error = if kept { error } else { error.with_kind(Kind::Hop) };
     let error = if error.hop().is_some() { error } else { error.with_hop(index) };
     error.with_phase(Phase::Hop).with_delivery(crate::Delivery::NotSent)
@@ -321,7 +332,8 @@ impl Dial for Direct {
 #[allow(clippy::disallowed_methods, reason = "this is the place where sockets are opened")]
 async fn unix(path: &std::path::Path, cx: &DialContext) -> Result<Stream> {
     let started = clock::now();
-    let connect = async { tokio::net::UnixStream::connect(path).await.map_err(|error| Error::io(Phase::Connect, error)) };
+    let connect =
+        async { tokio::net::UnixStream::connect(path).await.map_err(|error| Error::io(Phase::Connect, error)) };
     let stream = clock::within(cx.settings.timeouts.connect_limit(), Phase::Connect, connect).await?;
     cx.note(|p| {
         p.attempts += 1;

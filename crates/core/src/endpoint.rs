@@ -262,7 +262,9 @@ mod tests {
 
     #[test]
     fn every_legacy_spelling_of_an_address_is_an_address() {
-        for text in ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "0x7f.1", "127.0.1", "0x7f.0x0.0x0.0x1", "127.0.0.1."] {
+        for text in
+            ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "0x7f.1", "127.0.1", "0x7f.0x0.0x0.0x1", "127.0.0.1."]
+        {
             let endpoint = Endpoint::new(text, 80).unwrap();
             assert_eq!(endpoint.socket_addr(), Some("127.0.0.1:80".parse().unwrap()), "{text}");
         }
@@ -273,7 +275,19 @@ mod tests {
 
     #[test]
     fn names_that_could_not_be_one_are_refused() {
-        for text in ["", "a b", "a\r\nb", "a\0b", "exa/mple", "a..b", "user@host", "ümlaut.example", "a:b:c:d", &"x".repeat(64), &"a.".repeat(200)] {
+        for text in [
+            "",
+            "a b",
+            "a\r\nb",
+            "a\0b",
+            "exa/mple",
+            "a..b",
+            "user@host",
+            "ümlaut.example",
+            "a:b:c:d",
+            &"x".repeat(64),
+            &"a.".repeat(200),
+        ] {
             assert!(Endpoint::new(text, 80).is_err(), "{text:?}");
         }
     }

@@ -209,12 +209,18 @@ impl Error {
     /// A deadline passed in `phase`. Phases before the request is sent leave it [`Delivery::NotSent`].
     pub fn timeout(phase: Phase, after: Duration) -> Self {
         let delivery = match phase {
-            Phase::Setup | Phase::Pool | Phase::Resolve | Phase::Connect | Phase::Hop | Phase::Tls | Phase::Handshake => {
-                Delivery::NotSent
-            }
+            Phase::Setup
+            | Phase::Pool
+            | Phase::Resolve
+            | Phase::Connect
+            | Phase::Hop
+            | Phase::Tls
+            | Phase::Handshake => Delivery::NotSent,
             _ => Delivery::Unknown,
         };
-        Self::new(Kind::Timeout, format!("{phase} took longer than {after:?}")).with_phase(phase).with_delivery(delivery)
+        Self::new(Kind::Timeout, format!("{phase} took longer than {after:?}"))
+            .with_phase(phase)
+            .with_delivery(delivery)
     }
 
     /// An I/O error in the middle of a conversation: closed if the peer went away, connect otherwise.
@@ -222,7 +228,10 @@ impl Error {
         use std::io::ErrorKind as E;
         // TLS errors travel inside io::Error; the record layer's complaint is not a closed connection.
         if source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return Self::new(Kind::Tls, "record layer").with_phase(phase).with_delivery(Delivery::Unknown).with_source(source);
+            return Self::new(Kind::Tls, "record layer")
+                .with_phase(phase)
+                .with_delivery(Delivery::Unknown)
+                .with_source(source);
         }
         let kind = match (phase, source.kind()) {
             (Phase::Connect | Phase::Setup, _) => Kind::Connect,
@@ -245,9 +254,13 @@ impl Error {
             _ => "i/o failed",
         };
         let delivery = match phase {
-            Phase::Setup | Phase::Pool | Phase::Resolve | Phase::Connect | Phase::Hop | Phase::Tls | Phase::Handshake => {
-                Delivery::NotSent
-            }
+            Phase::Setup
+            | Phase::Pool
+            | Phase::Resolve
+            | Phase::Connect
+            | Phase::Hop
+            | Phase::Tls
+            | Phase::Handshake => Delivery::NotSent,
             _ => Delivery::Unknown,
         };
         Self::new(kind, message).with_phase(phase).with_delivery(delivery).with_source(source)

@@ -168,7 +168,8 @@ fn summed_up(mut failures: Vec<(SocketAddr, Error)>) -> Error {
             None => Error::new(Kind::Connect, "no address").with_phase(Phase::Connect),
         };
     }
-    let message = failures.iter().map(|(addr, error)| format!("{addr}: {}", error.message())).collect::<Vec<_>>().join("; ");
+    let message =
+        failures.iter().map(|(addr, error)| format!("{addr}: {}", error.message())).collect::<Vec<_>>().join("; ");
     // A refusal says more than silence.
     let telling = failures.iter().position(|(_, error)| !error.is_timeout()).unwrap_or(0);
     rephrased(failures.swap_remove(telling).1, message)
@@ -228,7 +229,10 @@ mod tests {
     async fn when_all_fail_each_is_named_and_a_refusal_outweighs_silence() {
         let (result, took) = run(&["192.0.2.1:1", "192.0.2.2:2"]).await;
         let error = result.unwrap_err();
-        assert!(error.is_refused() && error.message().contains("192.0.2.1:1") && error.message().contains("192.0.2.2:2"), "{error}");
+        assert!(
+            error.is_refused() && error.message().contains("192.0.2.1:1") && error.message().contains("192.0.2.2:2"),
+            "{error}"
+        );
         assert!(took >= Duration::from_secs(3));
         let (silent, _) = run(&["192.0.2.1:1"]).await;
         assert!(silent.unwrap_err().is_timeout());

@@ -28,7 +28,9 @@ impl Listener {
         let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
         for port in ports {
             match listen(SocketAddr::new(local.ip(), port), bind) {
-                Ok(socket) => return Ok(Self { socket, options: options.clone() }),
+                Ok(socket) => {
+                    return Ok(Self { socket, options: options.clone() });
+                }
                 Err(error) => last = error,
             }
         }

@@ -141,17 +141,22 @@ impl Policy {
 
     fn check_port(&self, port: u16) -> Result<()> {
         match &self.0.ports {
-            Some(ports) if !ports.iter().any(|range| range.contains(&port)) => Err(blocked(format!("port {port} is not allowed"))),
+            Some(ports) if !ports.iter().any(|range| range.contains(&port)) => {
+                Err(blocked(format!("port {port} is not allowed")))
+            }
             _ => Ok(()),
         }
     }
 
     fn check_ip(&self, asked: IpAddr, seen: IpAddr) -> Result<()> {
-        let narrowest = self.0.nets.iter().filter(|(_, net)| net.contains(seen)).max_by_key(|(allow, net)| (net.bits, !allow));
+        let narrowest =
+            self.0.nets.iter().filter(|(_, net)| net.contains(seen)).max_by_key(|(allow, net)| (net.bits, !allow));
         let as_what = if asked == seen { String::new() } else { format!(" (it leads to {seen})") };
         match narrowest {
             Some((true, _)) => Ok(()),
-            Some((false, net)) => Err(blocked(format!("{asked}{as_what} is in the denied network {}/{}", net.addr, net.bits))),
+            Some((false, net)) => {
+                Err(blocked(format!("{asked}{as_what} is in the denied network {}/{}", net.addr, net.bits)))
+            }
             None if self.0.public_only => match class(seen) {
                 // A transition prefix is judged by what it leads to.
                 Some(class) => Err(blocked(format!("{asked}{as_what} is {class}"))),
@@ -212,15 +217,15 @@ fn unwrapped(ip: IpAddr) -> Option<IpAddr> {
     let s = ip.segments();
     let v4 = |high: u16, low: u16| Some(IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))));
     match s {
-        [0, 0, 0, 0, 0, 0xffff, h, l] => v4(h, l),                     // mapped (RFC 4291 2.5.5.2)
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,                          // :: and ::1 are no IPv4
-        [0, 0, 0, 0, 0, 0, h, l] => v4(h, l),                          // compatible (RFC 4291 2.5.5.1)
-        [0, 0, 0, 0, 0xffff, 0, h, l] => v4(h, l),                     // translated (RFC 2765 2.1)
-        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => v4(h, l),                  // NAT64 (RFC 6052)
-        [0x64, 0xff9b, 1, _, _, _, h, l] => v4(h, l),                  // local NAT64 (RFC 8215), with the usual /96 inside
-        [0x2002, h, l, ..] => v4(h, l),                                // 6to4 (RFC 3056)
-        [0x2001, 0, _, _, _, _, h, l] => v4(!h, !l),                   // Teredo (RFC 4380): the client, obfuscated
-        [_, _, _, _, 0 | 0x200, 0x5efe, h, l] => v4(h, l),             // ISATAP (RFC 5214 6.1)
+        [0, 0, 0, 0, 0, 0xffff, h, l] => v4(h, l),         // mapped (RFC 4291 2.5.5.2)
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,              // :: and ::1 are no IPv4
+        [0, 0, 0, 0, 0, 0, h, l] => v4(h, l),              // compatible (RFC 4291 2.5.5.1)
+        [0, 0, 0, 0, 0xffff, 0, h, l] => v4(h, l),         // translated (RFC 2765 2.1)
+        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => v4(h, l),      // NAT64 (RFC 6052)
+        [0x64, 0xff9b, 1, _, _, _, h, l] => v4(h, l),      // local NAT64 (RFC 8215), with the usual /96 inside
+        [0x2002, h, l, ..] => v4(h, l),                    // 6to4 (RFC 3056)
+        [0x2001, 0, _, _, _, _, h, l] => v4(!h, !l),       // Teredo (RFC 4380): the client, obfuscated
+        [_, _, _, _, 0 | 0x200, 0x5efe, h, l] => v4(h, l), // ISATAP (RFC 5214 6.1)
         _ => None,
     }
 }
@@ -283,21 +288,99 @@ mod tests {
     use crate::Endpoint;
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn every_spelling_of_a_forbidden_address_is_refused() {
         let spellings = [
-            "127.0.0.1", "127.1", "127.0.1", "0x7f000001", "0x7f.1", "0x7f.0x0.0x0.0x1", "2130706433", "0177.0.0.1", "0177.1",
-            "017700000001", "127.0.0.1.", "127.255.255.254", "0.0.0.0", "0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "0xa.1",
-            "012.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.257", "3232235777", "100.64.0.1", "100.127.255.255",
-            "169.254.1.1", "169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "100.100.100.200", "168.63.129.16",
-            "192.0.0.8", "192.0.0.192", "192.0.2.1", "198.51.100.7", "203.0.113.9", "192.88.99.1", "198.18.0.1", "198.19.255.255",
-            "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "[::1]", "::1", "[::]", "[0:0:0:0:0:0:0:1]",
-            "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:7f00:0001]", "[::ffff:10.0.0.1]", "[::ffff:a9fe:a9fe]",
-            "[::127.0.0.1]", "[::7f00:1]", "[::10.0.0.1]", "[::ffff:0:127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b::127.0.0.1]",
-            "[64:ff9b::10.0.0.1]", "[64:ff9b:1::192.168.0.1]", "[2002:7f00:1::]", "[2002:a00:1::1]", "[2002:c0a8:101::]",
-            "[2001:0:1:2:3:4:80ff:fffe]", "[2001::f5ff:fffe]", "[2001:470:1::5efe:10.0.0.1]", "[2001:470::200:5efe:127.0.0.1]",
-            "[fe80::1]", "[fe80::1%1]", "[febf::1]", "[fec0::1]", "[fc00::1]", "[fd00:ec2::254]", "[fdff::1]", "[ff02::1]", "[ff0e::fb]",
-            "[2001:db8::1]", "[3fff::1]", "[2001:2::1]", "[2001:10::1]", "[2001:20::1]", "[100::1]", "[5f00::1]", "[4000::1]", "localhost",
-            "LOCALHOST", "localhost.", "a.localhost",
+            "127.0.0.1",
+            "127.1",
+            "127.0.1",
+            "0x7f000001",
+            "0x7f.1",
+            "0x7f.0x0.0x0.0x1",
+            "2130706433",
+            "0177.0.0.1",
+            "0177.1",
+            "017700000001",
+            "127.0.0.1.",
+            "127.255.255.254",
+            "0.0.0.0",
+            "0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "10.255.255.255",
+            "0xa.1",
+            "012.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "192.168.257",
+            "3232235777",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.1.1",
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "2852039166",
+            "0251.0376.0251.0376",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.8",
+            "192.0.0.192",
+            "192.0.2.1",
+            "198.51.100.7",
+            "203.0.113.9",
+            "192.88.99.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "239.255.255.250",
+            "240.0.0.1",
+            "255.255.255.255",
+            "[::1]",
+            "::1",
+            "[::]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[0:0:0:0:0:ffff:7f00:0001]",
+            "[::ffff:10.0.0.1]",
+            "[::ffff:a9fe:a9fe]",
+            "[::127.0.0.1]",
+            "[::7f00:1]",
+            "[::10.0.0.1]",
+            "[::ffff:0:127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b::10.0.0.1]",
+            "[64:ff9b:1::192.168.0.1]",
+            "[2002:7f00:1::]",
+            "[2002:a00:1::1]",
+            "[2002:c0a8:101::]",
+            "[2001:0:1:2:3:4:80ff:fffe]",
+            "[2001::f5ff:fffe]",
+            "[2001:470:1::5efe:10.0.0.1]",
+            "[2001:470::200:5efe:127.0.0.1]",
+            "[fe80::1]",
+            "[fe80::1%1]",
+            "[febf::1]",
+            "[fec0::1]",
+            "[fc00::1]",
+            "[fd00:ec2::254]",
+            "[fdff::1]",
+            "[ff02::1]",
+            "[ff0e::fb]",
+            "[2001:db8::1]",
+            "[3fff::1]",
+            "[2001:2::1]",
+            "[2001:10::1]",
+            "[2001:20::1]",
+            "[100::1]",
+            "[5f00::1]",
+            "[4000::1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
         ];
         assert!(spellings.len() >= 60);
         let policy = Policy::public_only();
@@ -317,9 +400,26 @@ mod tests {
     fn public_addresses_pass() {
         let policy = Policy::public_only();
         for text in [
-            "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "172.15.255.255", "172.32.0.0", "192.167.255.255", "192.169.0.0",
-            "100.63.255.255", "100.128.0.0", "169.253.255.255", "198.17.255.255", "198.20.0.0", "223.255.255.255", "[2606:4700::1111]",
-            "[2a00:1450::1]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", "[2002:808:808::1]", "[2001:470::5efe:8.8.8.8]",
+            "1.1.1.1",
+            "8.8.8.8",
+            "9.255.255.255",
+            "11.0.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "169.253.255.255",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "[2606:4700::1111]",
+            "[2a00:1450::1]",
+            "[::ffff:8.8.8.8]",
+            "[64:ff9b::808:808]",
+            "[2002:808:808::1]",
+            "[2001:470::5efe:8.8.8.8]",
         ] {
             let addr = Endpoint::new(text, 443).unwrap().socket_addr().unwrap();
             policy.check(addr).unwrap_or_else(|error| panic!("{text}: {error}"));

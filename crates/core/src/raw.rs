@@ -67,7 +67,8 @@ impl RawSocket {
             IpVersion::V6 => Domain::IPV6,
         };
         let number = Some(Protocol::from(i32::from(protocol.number())));
-        let echo = matches!((protocol, version), (IpProtocol::ICMP, IpVersion::V4) | (IpProtocol::ICMPV6, IpVersion::V6));
+        let echo =
+            matches!((protocol, version), (IpProtocol::ICMP, IpVersion::V4) | (IpProtocol::ICMPV6, IpVersion::V6));
         let (socket, privileged) = match Socket::new(domain, Type::RAW, number) {
             Ok(socket) => (socket, true),
             Err(error) if denied(&error) && echo => {
@@ -102,7 +103,8 @@ impl RawSocket {
     pub async fn recv_from(&self, buf: &mut [u8]) -> Result<(usize, SocketAddr)> {
         // Room for the longest IPv4 header in front of the payload.
         let mut packet = vec![MaybeUninit::<u8>::uninit(); buf.len() + 60];
-        let received = self.socket.async_io(tokio::io::Interest::READABLE, |socket| socket.recv_from(&mut packet)).await;
+        let received =
+            self.socket.async_io(tokio::io::Interest::READABLE, |socket| socket.recv_from(&mut packet)).await;
         let (n, from) = received.map_err(|error| Error::io(Phase::FirstByte, error))?;
         let packet = filled(&packet, n);
         let payload = if self.privileged && self.version == IpVersion::V4 { payload(packet) } else { packet };
@@ -120,7 +122,10 @@ impl RawSocket {
 
 impl fmt::Debug for RawSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawSocket").field("version", &self.version).field("privileged", &self.privileged).finish_non_exhaustive()
+        f.debug_struct("RawSocket")
+            .field("version", &self.version)
+            .field("privileged", &self.privileged)
+            .finish_non_exhaustive()
     }
 }
 

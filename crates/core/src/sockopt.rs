@@ -95,17 +95,25 @@ impl Bind {
     }
 
     pub(crate) fn bind_device(&self, socket: &Socket) -> io::Result<()> {
-        let Some(interface) = &self.interface else { return Ok(()) };
+        let Some(interface) = &self.interface else {
+            return Ok(());
+        };
         #[cfg(any(target_os = "linux", target_os = "android"))]
         return socket.bind_device(Some(interface.as_bytes()));
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("binding to {interface} is not supported here")));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("binding to {interface} is not supported here"),
+        ));
     }
 
     /// Binds a datagram socket towards `peer`, over the range where one was asked for.
     pub(crate) fn bind_datagram(&self, socket: &Socket, peer: SocketAddr) -> io::Result<()> {
         self.bind_device(socket)?;
-        let any = SocketAddr::new(if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0);
+        let any = SocketAddr::new(
+            if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() },
+            0,
+        );
         let candidates = self.candidates(peer);
         let candidates = if candidates.is_empty() { vec![any] } else { candidates };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -259,7 +267,9 @@ pub(crate) async fn connect_tcp(peer: SocketAddr, bind: &Bind, options: &TcpOpti
         match attempt {
             Ok(stream) => return Ok(stream),
             // A taken source port shows at bind, or at connect where the four-tuple is still in TIME_WAIT.
-            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => last = error,
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {
+                last = error
+            }
             Err(error) => return Err(error),
         }
     }

@@ -71,7 +71,8 @@ impl Stream {
 
     /// A TCP stream opened elsewhere.
     pub fn from_tcp(io: TcpStream) -> Self {
-        let info = ConnectionInfo { peer: io.peer_addr().ok(), local: io.local_addr().ok(), ..ConnectionInfo::default() };
+        let info =
+            ConnectionInfo { peer: io.peer_addr().ok(), local: io.local_addr().ok(), ..ConnectionInfo::default() };
         Self::with_inner(Inner::Tcp(io), info)
     }
 
@@ -125,7 +126,10 @@ impl Stream {
     /// has nothing to say between its agreement and our hello. A protocol that buffers must check its own buffer first.
     /// Dropping the future closes the connection.
     pub async fn start_tls(self, name: &str) -> Result<Self> {
-        let upgrade = self.upgrade.clone().unwrap_or_else(|| Upgrade { tls: Tls::default(), limit: Some(Duration::from_secs(10)) });
+        let upgrade = self
+            .upgrade
+            .clone()
+            .unwrap_or_else(|| Upgrade { tls: Tls::default(), limit: Some(Duration::from_secs(10)) });
         self.start_tls_with(name, &upgrade.tls, None, upgrade.limit).await
     }
 
@@ -138,7 +142,8 @@ impl Stream {
         limit: Option<Duration>,
     ) -> Result<Self> {
         if !self.early.is_empty() {
-            let message = format!("{} plaintext bytes before the TLS handshake: injection across the upgrade", self.early.len());
+            let message =
+                format!("{} plaintext bytes before the TLS handshake: injection across the upgrade", self.early.len());
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
@@ -224,7 +229,11 @@ impl AsyncWrite for Stream {
         each!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
@@ -275,7 +284,8 @@ mod tests {
     async fn bytes_read_too_far_are_read_again_first() {
         let (near, mut far) = tokio::io::duplex(64);
         far.write_all(b"def").await.unwrap();
-        let mut stream = Stream::from_io(near).with_early(Bytes::from_static(b"c")).with_early(Bytes::from_static(b"ab"));
+        let mut stream =
+            Stream::from_io(near).with_early(Bytes::from_static(b"c")).with_early(Bytes::from_static(b"ab"));
         let mut seen = [0; 6];
         stream.read_exact(&mut seen).await.unwrap();
         assert_eq!(&seen, b"abcdef");

@@ -46,13 +46,13 @@ impl Url {
         let (rest, query) = cut(rest, '?');
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         let (userinfo, authority) = authority.rsplit_once('@').map_or((None, authority), |(u, a)| (Some(u), a));
-        let (user, password) = match userinfo.map(|info| info.split_once(':').map_or((info, None), |(u, p)| (u, Some(p)))) {
-            None => (None, None),
-            Some((user, password)) => (
-                Some(percent_decode(user)?),
-                password.map(percent_decode).transpose()?.map(Secret::new),
-            ),
-        };
+        let (user, password) =
+            match userinfo.map(|info| info.split_once(':').map_or((info, None), |(u, p)| (u, Some(p)))) {
+                None => (None, None),
+                Some((user, password)) => {
+                    (Some(percent_decode(user)?), password.map(percent_decode).transpose()?.map(Secret::new))
+                }
+            };
         Ok(Self {
             scheme: scheme.to_ascii_lowercase(),
             user,
@@ -215,7 +215,9 @@ mod tests {
         assert_eq!(v6.endpoint(80).unwrap().authority(), "[::1]:80");
         let unix = Url::parse("redis:///run/redis.sock").unwrap();
         assert_eq!(unix.endpoint(0).unwrap(), Endpoint::unix("/run/redis.sock").with_scheme("redis"));
-        for bad in ["", "h:1", "://h", "1x://h", "a b://h", "http://h\r\nX", "http://u%zz@h", "http://u%ff@h", "http://"] {
+        for bad in
+            ["", "h:1", "://h", "1x://h", "a b://h", "http://h\r\nX", "http://u%zz@h", "http://u%ff@h", "http://"]
+        {
             assert!(Url::parse(bad).and_then(|url| url.endpoint(1)).is_err(), "{bad}");
         }
     }

@@ -97,7 +97,10 @@ impl Cache {
             Found::Kept(outcome) => outcome,
             Found::UnderWay(mut receiver) => {
                 let ended = receiver.wait_for(Option::is_some).await;
-                ended.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err((ResolveFailure::Unavailable, "".into())))
+                ended
+                    .ok()
+                    .and_then(|outcome| outcome.clone())
+                    .unwrap_or_else(|| Err((ResolveFailure::Unavailable, "".into())))
             }
         };
         outcome.map_err(|(why, words)| restored(name, why, &words))

@@ -18,7 +18,9 @@ impl Hickory {
     /// With the system's name servers.
     pub fn from_system() -> Result<Self> {
         let broken = |error: NetError| {
-            Error::new(Kind::Resolve, "the system's resolver configuration cannot be read").with_phase(Phase::Setup).with_source(error)
+            Error::new(Kind::Resolve, "the system's resolver configuration cannot be read")
+                .with_phase(Phase::Setup)
+                .with_source(error)
         };
         let builder = TokioResolver::builder_tokio().map_err(broken)?;
         builder.build().map(Self).map_err(broken)

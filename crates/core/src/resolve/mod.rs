@@ -18,8 +18,8 @@ use std::time::Duration;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
 
-pub use cache::CacheOptions;
 use cache::Cache;
+pub use cache::CacheOptions;
 #[cfg(feature = "dns-hickory")]
 pub use hickory::Hickory;
 pub use system::System;
@@ -167,7 +167,10 @@ impl Default for Resolver {
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("beneath", &self.0.beneath).field("cached", &self.0.cache.is_some()).finish_non_exhaustive()
+        f.debug_struct("Resolver")
+            .field("beneath", &self.0.beneath)
+            .field("cached", &self.0.cache.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -28,7 +28,8 @@ impl Resolve for System {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
         Box::pin(async move {
             let permit = self.permits.clone().acquire_owned().await;
-            let permit = permit.map_err(|_| Error::new(Kind::Resolve, "resolver is shut").with_phase(Phase::Resolve))?;
+            let permit =
+                permit.map_err(|_| Error::new(Kind::Resolve, "resolver is shut").with_phase(Phase::Resolve))?;
             let host = name.to_owned();
             // The permit goes along: a caller who gives up does not free the thread that still waits for libc.
             let answer = tokio::task::spawn_blocking(move || {

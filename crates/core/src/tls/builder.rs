@@ -254,7 +254,11 @@ impl TlsBuilder {
         let (min, max) = (self.min.unwrap_or(TlsVersion::V1_2), self.max.unwrap_or(TlsVersion::V1_3));
         let all = [(TlsVersion::V1_3, &rustls::version::TLS13), (TlsVersion::V1_2, &rustls::version::TLS12)];
         let chosen: Vec<_> = all.into_iter().filter(|(v, _)| (min..=max).contains(v)).map(|(_, s)| s).collect();
-        if chosen.is_empty() { Err(Error::usage("no TLS version between the lowest and the highest")) } else { Ok(chosen) }
+        if chosen.is_empty() {
+            Err(Error::usage("no TLS version between the lowest and the highest"))
+        } else {
+            Ok(chosen)
+        }
     }
 
     fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
@@ -271,12 +275,8 @@ impl TlsBuilder {
 
     #[allow(unused_variables, reason = "which arms use the provider depends on the features")]
     fn chain_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-        let platform = match self.roots {
-            Roots::Platform => true,
-            Roots::Default => cfg!(feature = "platform-verifier"),
-            _ => false,
-        };
-        if platform {
+        let by_default = self.roots == Roots::Default && cfg!(feature = "platform-verifier");
+        if by_default || self.roots == Roots::Platform {
             #[cfg(feature = "platform-verifier")]
             return rustls_platform_verifier::Verifier::new_with_extra_roots(self.extra.clone(), provider.clone())
                 .map(|verifier| Arc::new(verifier) as _)
@@ -293,7 +293,9 @@ impl TlsBuilder {
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         for certificate in &self.extra {
-            store.add(certificate.clone()).map_err(|error| Error::usage("not a root certificate").with_source(error))?;
+            store
+                .add(certificate.clone())
+                .map_err(|error| Error::usage("not a root certificate").with_source(error))?;
         }
         if store.is_empty() {
             return Err(Error::usage("no root to trust: give one, or enable `platform-verifier` or `webpki-roots`"));

@@ -28,7 +28,8 @@ where
     let server = ServerName::try_from(name.to_owned())
         .map_err(|_| Error::usage(format!("{name:?} is not a name or address that a certificate can hold")))?;
     let connector = TlsConnector::from(tls.to_rustls()?);
-    let offered: Vec<Vec<u8>> = alpn.map_or_else(|| tls.alpn().to_vec(), |list| list.iter().map(|p| p.to_vec()).collect());
+    let offered: Vec<Vec<u8>> =
+        alpn.map_or_else(|| tls.alpn().to_vec(), |list| list.iter().map(|p| p.to_vec()).collect());
     let connect = connector.with_alpn(offered.clone()).connect(server, io);
     let stream = clock::within(limit, Phase::Tls, async { connect.await.map_err(handshake_error) }).await?;
     let info = info(stream.get_ref().1);
@@ -43,7 +44,9 @@ fn handshake_error(error: std::io::Error) -> Error {
         return Error::new(Kind::Tls, message).with_phase(Phase::Tls).with_source(error);
     };
     let (message, code) = match inner {
-        rustls::Error::AlertReceived(alert) => (format!("peer sent the alert {alert:?}"), Some(i64::from(u8::from(*alert)))),
+        rustls::Error::AlertReceived(alert) => {
+            (format!("peer sent the alert {alert:?}"), Some(i64::from(u8::from(*alert))))
+        }
         rustls::Error::InvalidCertificate(reason) => (format!("certificate refused: {reason:?}"), None),
         rustls::Error::InvalidMessage(_) => ("peer does not speak TLS".to_owned(), None),
         rustls::Error::NoApplicationProtocol => ("no application protocol in common".to_owned(), None),
@@ -62,7 +65,8 @@ fn info(state: &CommonState) -> TlsInfo {
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "unknown",
     };
-    let chain: Vec<Vec<u8>> = state.peer_certificates().unwrap_or_default().iter().map(|c| c.as_ref().to_vec()).collect();
+    let chain: Vec<Vec<u8>> =
+        state.peer_certificates().unwrap_or_default().iter().map(|c| c.as_ref().to_vec()).collect();
     TlsInfo {
         version,
         cipher: state.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite())).unwrap_or_default(),
