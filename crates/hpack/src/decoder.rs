@@ -1,0 +1,239 @@
+//! The HPACK decoder.
+
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{DecodeError, Why};
+use crate::field::{Field, Name};
+use crate::int::Input;
+use crate::tables::HPACK;
+use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD, huffman};
+
+/// What a decoder grants its peer.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of the dynamic table: what SETTINGS_HEADER_TABLE_SIZE says. Default 4096, the protocol's own.
+    pub table_size: usize,
+    /// Bytes of a header list, 32 per field included. Default 64 KiB: four times what common servers accept themselves. A
+    /// longer list is read to its end, so that the tables stay in step, but cut off: see [`Summary::cut`].
+    pub list_size: usize,
+    /// Fields in a list. Default 512. More are cut off likewise.
+    pub fields: usize,
+    /// Bytes of one string as coded. Default 64 KiB. A longer one is an error.
+    pub string: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { table_size: DEFAULT_TABLE_SIZE, list_size: 64 << 10, fields: 512, string: 64 << 10 }
+    }
+}
+
+/// What a block held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Fields in it, those cut off included.
+    pub fields: usize,
+    /// The size of the list as RFC 9113 6.5.2 counts it.
+    pub list_size: usize,
+    /// Whether fields beyond the limits were left out: the message must not be used, the connection may.
+    pub cut: bool,
+}
+
+/// The HPACK decoder of one connection.
+///
+/// Values that the table doesn't keep share one allocation per block; those that it keeps have one of their own, shared with
+/// the table, so that a kept value never holds a whole block in memory. An indexed field costs no allocation at all.
+pub struct Decoder {
+    limits: Limits,
+    entries: VecDeque<Entry>,
+    size: usize,
+    max_size: usize,
+    /// The most that a size update may ask for: our setting as far as the peer has acknowledged it.
+    granted: usize,
+    /// The peer owes a size update, for the setting it acknowledged is lower than the table (RFC 7541 4.2).
+    owes_update: bool,
+    room: BytesMut,
+}
+
+struct Entry {
+    field: Field,
+    /// Lengths as they were on the wire: the bytes of a malformed name or value are not kept, but count.
+    name_len: usize,
+    size: usize,
+}
+
+/// What an index stands for.
+struct Found<'a> {
+    field: &'a Field,
+    name_len: usize,
+    size: usize,
+}
+
+impl Decoder {
+    /// A decoder that starts with the protocol's table of 4096 bytes; `limits.table_size` holds once
+    /// [`acknowledged`](Self::acknowledged).
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            size: 0,
+            max_size: DEFAULT_TABLE_SIZE,
+            granted: DEFAULT_TABLE_SIZE.max(limits.table_size),
+            owes_update: false,
+            room: BytesMut::new(),
+        }
+    }
+
+    /// The peer has acknowledged our settings: from the next block on, the table is as they say.
+    pub fn acknowledged(&mut self) {
+        self.granted = self.limits.table_size;
+        self.owes_update = self.max_size > self.granted;
+    }
+
+    /// Decodes one whole block. After an error the decoder's state is lost: the connection must end with COMPRESSION_ERROR.
+    pub fn decode(&mut self, block: &[u8], sink: &mut impl FnMut(Field)) -> Result<Summary, DecodeError> {
+        let mut input = Input::new(block);
+        self.size_updates(&mut input)?;
+        let mut summary = Summary::default();
+        while let Some(first) = input.peek() {
+            let (field, size) = self.field(first, &mut input)?;
+            summary.fields = summary.fields.saturating_add(1);
+            summary.list_size = summary.list_size.saturating_add(size);
+            if summary.fields > self.limits.fields || summary.list_size > self.limits.list_size {
+                summary.cut = true;
+            } else {
+                sink(field);
+            }
+        }
+        Ok(summary)
+    }
+
+    fn size_updates(&mut self, input: &mut Input<'_>) -> Result<(), DecodeError> {
+        const WHAT: &str = "table size update";
+        while input.peek().is_some_and(|first| first & 0xe0 == 0x20) {
+            let size = input.int(5, self.granted as u64, WHAT)?;
+            self.max_size = usize::try_from(size).unwrap_or(usize::MAX);
+            self.owes_update = false;
+            self.shrink(self.max_size);
+        }
+        if self.owes_update {
+            return Err(input.fail("table size update that our settings asked for", Why::Invalid));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn field(&mut self, first: u8, input: &mut Input<'_>) -> Result<(Field, usize), DecodeError> {
+        if first & 0x80 != 0 {
+            let index = input.int(7, u64::from(u32::MAX), "index")?;
+            let found = self.indexed(index).ok_or_else(|| input.fail("index", Why::Invalid))?;
+            return Ok((found.field.clone(), found.size));
+        }
+        if first & 0xc0 == 0x40 {
+            return self.literal(6, true, input);
+        }
+        if first & 0xe0 == 0x20 {
+            // RFC 7541 4.2: only at the beginning of a block.
+            return Err(input.fail("table size update in mid-block", Why::Invalid));
+        }
+        let (mut field, size) = self.literal(4, false, input)?;
+        if first & 0x10 != 0 {
+            field.value.set_sensitive(true);
+        }
+        Ok((field, size))
+    }
+
+    #[inline]
+    fn indexed(&self, index: u64) -> Option<Found<'_>> {
+        let index = usize::try_from(index).ok()?.checked_sub(1)?;
+        if let Some(field) = HPACK.field(index) {
+            let name_len = match &field.name {
+                Name::Pseudo(pseudo) => pseudo.as_str().len(),
+                Name::Field(name) => name.as_str().len(),
+                Name::Malformed => 0,
+            };
+            let size = name_len.saturating_add(field.value.len()).saturating_add(ENTRY_OVERHEAD);
+            return Some(Found { field, name_len, size });
+        }
+        let entry = self.entries.get(index.checked_sub(HPACK.len())?)?;
+        Some(Found { field: &entry.field, name_len: entry.name_len, size: entry.size })
+    }
+
+    fn literal(&mut self, prefix: u32, keep: bool, input: &mut Input<'_>) -> Result<(Field, usize), DecodeError> {
+        let index = input.int(prefix, u64::from(u32::MAX), "name index")?;
+        let (name, name_len) = if index == 0 {
+            self.string(input, "name")?;
+            let named = (Name::from_wire(&self.room), self.room.len());
+            self.room.clear();
+            named
+        } else {
+            let found = self.indexed(index).ok_or_else(|| input.fail("name index", Why::Invalid))?;
+            (found.field.name.clone(), found.name_len)
+        };
+        self.string(input, "value")?;
+        let size = name_len.saturating_add(self.room.len()).saturating_add(ENTRY_OVERHEAD);
+        let value = if keep {
+            let value = Bytes::copy_from_slice(&self.room);
+            self.room.clear();
+            value
+        } else {
+            self.room.split().freeze()
+        };
+        let malformed = name == Name::Malformed;
+        let field = Field::from_wire(name, value, malformed);
+        if keep {
+            self.insert(Entry { field: field.clone(), name_len, size });
+        }
+        Ok((field, size))
+    }
+
+    /// Reads a string literal into the block's room.
+    fn string(&mut self, input: &mut Input<'_>, what: &'static str) -> Result<(), DecodeError> {
+        let coded = input.peek().is_some_and(|first| first & 0x80 != 0);
+        let length = input.int(7, self.limits.string as u64, what)?;
+        let text = input.take(usize::try_from(length).unwrap_or(usize::MAX), what)?;
+        // Room for this string and the rest of the block at once: a code of five bits is the shortest.
+        let most = text.len().saturating_add(input.rest().len()).saturating_mul(8).div_ceil(5);
+        self.room.reserve(most.min(self.limits.list_size.max(text.len().saturating_mul(2))));
+        if !coded {
+            self.room.extend_from_slice(text);
+            return Ok(());
+        }
+        huffman::decode(text, &mut self.room).map_err(|_| input.fail(what, Why::Invalid))
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        // One larger than the table empties it and is no error (RFC 7541 4.4).
+        self.shrink(self.max_size.saturating_sub(entry.size));
+        if entry.size <= self.max_size {
+            self.size = self.size.saturating_add(entry.size);
+            self.entries.push_front(entry);
+        }
+    }
+
+    fn shrink(&mut self, target: usize) {
+        while self.size > target {
+            let Some(entry) = self.entries.pop_back() else { break };
+            self.size = self.size.saturating_sub(entry.size);
+        }
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be cookies: counts only.
+        f.debug_struct("Decoder")
+            .field("limits", &self.limits)
+            .field("entries", &self.entries.len())
+            .field("size", &self.size)
+            .field("max_size", &self.max_size)
+            .finish_non_exhaustive()
+    }
+}

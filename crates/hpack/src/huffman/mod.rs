@@ -1,0 +1,143 @@
+//! Huffman coding of strings (RFC 7541 5.2 and appendix B), shared by HPACK and QPACK.
+//!
+//! Decoding walks an automaton of 256 states by half bytes: its work and its output are bounded by the input's length.
+
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+
+mod table;
+
+use bytes::{BufMut, BytesMut};
+
+/// The shortest code has five bits, so that `n` bytes hold at most `8n/5` characters.
+const SHORTEST_CODE: usize = 5;
+
+/// A string that is no Huffman code: the end mark within it, or padding that is too long or not all ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Invalid;
+
+/// How many bytes `text` takes when coded.
+#[inline]
+pub fn encoded_len(text: &[u8]) -> usize {
+    let bits: u64 = text.iter().map(|byte| u64::from(code(*byte).1)).fold(0, u64::wrapping_add);
+    usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX)
+}
+
+/// Appends the code of `text`.
+pub fn encode(text: &[u8], out: &mut BytesMut) {
+    let mut held: u64 = 0;
+    let mut bits: u32 = 0;
+    for byte in text {
+        let (code, length) = code(*byte);
+        // Fewer than 32 bits are held here and a code has at most 30: 62 fit.
+        held = held.wrapping_shl(u32::from(length)) | u64::from(code);
+        bits = bits.wrapping_add(u32::from(length));
+        if bits >= 32 {
+            bits = bits.wrapping_sub(32);
+            out.put_u32(low_u32(held.wrapping_shr(bits)));
+        }
+    }
+    // The rest is padded by the first bits of the end mark, which are ones.
+    let pad = 8u32.wrapping_sub(bits % 8) % 8;
+    held = held.wrapping_shl(pad) | ((1u64 << pad).wrapping_sub(1));
+    bits = bits.wrapping_add(pad);
+    while bits > 0 {
+        bits = bits.wrapping_sub(8);
+        out.put_u8(low_u8(held.wrapping_shr(bits)));
+    }
+}
+
+/// Appends what `coded` stands for.
+pub fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), Invalid> {
+    let start = out.len();
+    let most = coded.len().saturating_mul(8).checked_div(SHORTEST_CODE).unwrap_or_default();
+    out.resize(start.saturating_add(most), 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let written = walk(coded, room);
+    out.truncate(start.saturating_add(*written.as_ref().unwrap_or(&0)));
+    written.map(|_| ())
+}
+
+#[inline]
+fn walk(coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
+    let mut state = table::MAY_END;
+    let mut written = 0usize;
+    for byte in coded {
+        for nibble in [byte >> 4, byte & 0xf] {
+            state = step(state, nibble);
+            if state & table::EMITS != 0 {
+                if let Some(slot) = room.get_mut(written) {
+                    *slot = low_u8(u64::from(state >> 8));
+                }
+                written = written.wrapping_add(1);
+            }
+        }
+        if state & table::FAILS != 0 {
+            return Err(Invalid);
+        }
+    }
+    if state & table::MAY_END == 0 { Err(Invalid) } else { Ok(written) }
+}
+
+/// A failed state stays failed: it is carried through the second half byte and seen after it.
+#[inline]
+fn step(state: u32, nibble: u8) -> u32 {
+    let at = usize::from(low_u8(u64::from(state))) << 4 | usize::from(nibble & 0xf);
+    table::STEPS.get(at).copied().unwrap_or(table::FAILS) | (state & table::FAILS)
+}
+
+#[inline]
+fn code(byte: u8) -> (u32, u8) {
+    table::CODES.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+fn low_u32(value: u64) -> u32 {
+    value as u32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+fn low_u8(value: u64) -> u8 {
+    value as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(coded: &[u8]) -> Result<Vec<u8>, Invalid> {
+        let mut out = BytesMut::new();
+        decode(coded, &mut out).map(|()| out.to_vec())
+    }
+
+    #[test]
+    fn every_byte_survives_alone_and_in_company() {
+        let all: Vec<u8> = (0..=255).collect();
+        for text in all.chunks(1).chain([&all[..], b"", b"www.example.com"]) {
+            let mut out = BytesMut::new();
+            encode(text, &mut out);
+            assert_eq!(out.len(), encoded_len(text));
+            assert_eq!(decoded(&out).as_deref(), Ok(text));
+        }
+    }
+
+    /// RFC 7541 C.4.1 and C.6.1.
+    #[test]
+    fn strings_of_the_specification_decode() {
+        assert_eq!(
+            decoded(&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]).unwrap(),
+            b"www.example.com"
+        );
+        assert_eq!(decoded(&[0xae, 0xc3, 0x77, 0x1a, 0x4b]).unwrap(), b"private");
+    }
+
+    #[test]
+    fn bad_padding_and_the_end_mark_are_refused() {
+        // "0" is 00000: padded by zeros, by eleven ones, and by ones alone that spell the end mark.
+        assert_eq!(decoded(&[0b0000_0000]), Err(Invalid));
+        assert_eq!(decoded(&[0b0000_0111, 0xff]), Err(Invalid));
+        assert_eq!(decoded(&[0xff, 0xff, 0xff, 0xff]), Err(Invalid));
+        assert_eq!(decoded(&[0xff]), Err(Invalid));
+        assert_eq!(decoded(&[0b0000_0111]).unwrap(), b"0");
+    }
+}
