@@ -1,10 +1,6 @@
 //! The contract between a protocol's frames and bytes.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::arithmetic_side_effects
-)]
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use bytes::BytesMut;
 use portolan_core::Result;
@@ -50,16 +46,11 @@ pub trait Codec {
 /// Decodes a datagram that is one whole frame; anything left over is an error.
 pub fn whole<C: Codec>(codec: &mut C, datagram: &[u8]) -> Result<C::Frame, DecodeError> {
     let mut src = BytesMut::from(datagram);
-    let frame = codec
-        .decode(&mut src)?
-        .ok_or(DecodeError::truncated("datagram", datagram.len()))?;
+    let frame = codec.decode(&mut src)?.ok_or(DecodeError::truncated("datagram", datagram.len()))?;
     if src.is_empty() {
         Ok(frame)
     } else {
-        Err(DecodeError::invalid(
-            "bytes after the frame",
-            datagram.len().saturating_sub(src.len()),
-        ))
+        Err(DecodeError::invalid("bytes after the frame", datagram.len().saturating_sub(src.len())))
     }
 }
 
@@ -111,15 +102,11 @@ mod framing {
         type Error = io::Error;
 
         fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<C::Frame>> {
-            self.0
-                .decode(src)
-                .map_err(|error| error.into_error(self.0.protocol()).into())
+            self.0.decode(src).map_err(|error| error.into_error(self.0.protocol()).into())
         }
 
         fn decode_eof(&mut self, src: &mut BytesMut) -> io::Result<Option<C::Frame>> {
-            self.0
-                .decode_eof(src)
-                .map_err(|error| error.into_error(self.0.protocol()).into())
+            self.0.decode_eof(src).map_err(|error| error.into_error(self.0.protocol()).into())
         }
     }
 
@@ -145,16 +132,10 @@ mod tests {
     fn a_datagram_is_one_frame_and_nothing_more() {
         let mut lines = Lines::new("test", LineRule::Strict, 16);
         assert_eq!(whole(&mut lines, b"one\r\n").unwrap(), "one");
-        assert_eq!(
-            whole(&mut lines, b"one\r\ntwo"),
-            Err(DecodeError::invalid("bytes after the frame", 5))
-        );
+        assert_eq!(whole(&mut lines, b"one\r\ntwo"), Err(DecodeError::invalid("bytes after the frame", 5)));
         assert_eq!(whole(&mut lines, b"on"), Err(DecodeError::truncated("datagram", 2)));
         assert_eq!(decode_datagram(&[1, 2], |r| r.u16_be("n")), Ok(0x0102));
-        assert_eq!(
-            decode_datagram(&[1, 2], |r| r.u8("n")),
-            Err(DecodeError::invalid("bytes after the frame", 1))
-        );
+        assert_eq!(decode_datagram(&[1, 2], |r| r.u8("n")), Err(DecodeError::invalid("bytes after the frame", 1)));
     }
 
     #[cfg(feature = "tokio-util")]
@@ -168,9 +149,6 @@ mod tests {
         assert!(framing.encode(b"a\nb".as_slice(), &mut buf).is_err());
         assert!(buf.is_empty());
         buf.extend_from_slice(b"bad\n");
-        assert_eq!(
-            framing.decode(&mut buf).unwrap_err().kind(),
-            std::io::ErrorKind::InvalidData
-        );
+        assert_eq!(framing.decode(&mut buf).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     }
 }

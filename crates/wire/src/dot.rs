@@ -1,10 +1,6 @@
 //! Dot-stuffing (RFC 5321 4.5.2, RFC 3977 3.1.1, RFC 1939 3): a body of lines, ended by a lone dot.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::arithmetic_side_effects
-)]
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use bytes::{Buf, BytesMut};
 
@@ -41,10 +37,7 @@ impl Default for Stuffer {
 impl Stuffer {
     /// At the start of a body.
     pub fn new() -> Self {
-        Self {
-            line_start: true,
-            after_cr: false,
-        }
+        Self { line_start: true, after_cr: false }
     }
 
     /// Appends the next chunk of the body, stuffed.
@@ -127,11 +120,7 @@ pub struct Unstuffer {
 impl Unstuffer {
     /// At the start of a body of at most `max` bytes, unstuffed.
     pub fn new(max: u64) -> Self {
-        Self {
-            at: At::LineStart,
-            left: max,
-            seen: 0,
-        }
+        Self { at: At::LineStart, left: max, seen: 0 }
     }
 
     /// Whether the end of the body was seen.
@@ -144,11 +133,7 @@ impl Unstuffer {
     /// All of `src` is consumed until the end, so a body of any size streams through two small buffers.
     pub fn decode(&mut self, src: &mut BytesMut, out: &mut BytesMut) -> Result<bool, DecodeError> {
         while self.at != At::End && !src.is_empty() {
-            let used = if matches!(self.at, At::Text) {
-                self.text(src, out)?
-            } else {
-                self.step(src, out)?
-            };
+            let used = if matches!(self.at, At::Text) { self.text(src, out)? } else { self.step(src, out)? };
             src.advance(used);
             self.seen = self.seen.saturating_add(used);
         }
@@ -204,10 +189,7 @@ impl Unstuffer {
 
     fn put(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), DecodeError> {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.left = self
-            .left
-            .checked_sub(len)
-            .ok_or(DecodeError::too_long("body", self.seen))?;
+        self.left = self.left.checked_sub(len).ok_or(DecodeError::too_long("body", self.seen))?;
         out.extend_from_slice(bytes);
         Ok(())
     }
@@ -237,10 +219,7 @@ mod tests {
 
     /// What the documented rule makes of a body, said in another way than the stuffer says it.
     fn normal(body: &[u8]) -> Vec<u8> {
-        let text = String::from_utf8(body.to_vec())
-            .unwrap()
-            .replace("\r\n", "\n")
-            .replace('\r', "\n");
+        let text = String::from_utf8(body.to_vec()).unwrap().replace("\r\n", "\n").replace('\r', "\n");
         let mut text = text.replace('\n', "\r\n");
         if !text.is_empty() && !text.ends_with("\r\n") {
             text.push_str("\r\n");
@@ -270,11 +249,7 @@ mod tests {
                 let mut out = BytesMut::new();
                 let mut unstuffer = Unstuffer::new(100);
                 let mut src = BytesMut::from(&whole[..at]);
-                assert_eq!(
-                    unstuffer.decode(&mut src, &mut out),
-                    Ok(at == whole.len()),
-                    "{body:?} at {at}"
-                );
+                assert_eq!(unstuffer.decode(&mut src, &mut out), Ok(at == whole.len()), "{body:?} at {at}");
                 src.extend_from_slice(&whole[at..]);
                 assert_eq!(unstuffer.decode(&mut src, &mut out), Ok(true), "{body:?} at {at}");
                 assert_eq!(out, normal(body), "{body:?} at {at}");
@@ -288,16 +263,8 @@ mod tests {
         for smuggled in ["x\n.\n", "x\n.\r\n", "x\r\n.\n", "x\r.\r\r", "\n.\n", "x\r\n.\r\r"] {
             let mut unstuffer = Unstuffer::new(100);
             let mut out = BytesMut::new();
-            assert_eq!(
-                unstuffer.decode(&mut BytesMut::from(smuggled), &mut out),
-                Ok(false),
-                "{smuggled:?}"
-            );
-            assert_eq!(
-                unstuffer.decode(&mut BytesMut::from("\r\n.\r\n"), &mut out),
-                Ok(true),
-                "{smuggled:?}"
-            );
+            assert_eq!(unstuffer.decode(&mut BytesMut::from(smuggled), &mut out), Ok(false), "{smuggled:?}");
+            assert_eq!(unstuffer.decode(&mut BytesMut::from("\r\n.\r\n"), &mut out), Ok(true), "{smuggled:?}");
         }
     }
 
@@ -314,15 +281,9 @@ mod tests {
     #[test]
     fn the_limit_counts_unstuffed_bytes() {
         let mut out = BytesMut::new();
+        assert_eq!(Unstuffer::new(3).decode(&mut BytesMut::from("..\r\n.\r\n"), &mut out), Ok(true));
         assert_eq!(
-            Unstuffer::new(3).decode(&mut BytesMut::from("..\r\n.\r\n"), &mut out),
-            Ok(true)
-        );
-        assert_eq!(
-            Unstuffer::new(2)
-                .decode(&mut BytesMut::from("..\r\n.\r\n"), &mut out)
-                .unwrap_err()
-                .why,
+            Unstuffer::new(2).decode(&mut BytesMut::from("..\r\n.\r\n"), &mut out).unwrap_err().why,
             crate::Why::TooLong
         );
     }

@@ -42,38 +42,22 @@ pub struct DecodeError {
 impl DecodeError {
     /// The bytes end too soon.
     pub fn truncated(what: &'static str, offset: usize) -> Self {
-        Self {
-            what,
-            why: Why::Truncated,
-            offset,
-        }
+        Self { what, why: Why::Truncated, offset }
     }
 
     /// The bytes break the rules.
     pub fn invalid(what: &'static str, offset: usize) -> Self {
-        Self {
-            what,
-            why: Why::Invalid,
-            offset,
-        }
+        Self { what, why: Why::Invalid, offset }
     }
 
     /// The bytes are more than a limit grants.
     pub fn too_long(what: &'static str, offset: usize) -> Self {
-        Self {
-            what,
-            why: Why::TooLong,
-            offset,
-        }
+        Self { what, why: Why::TooLong, offset }
     }
 
     /// The bytes ask for what we do not do.
     pub fn unsupported(what: &'static str, offset: usize) -> Self {
-        Self {
-            what,
-            why: Why::Unsupported,
-            offset,
-        }
+        Self { what, why: Why::Unsupported, offset }
     }
 
     /// The same, found in a part that starts `base` bytes into the frame.
@@ -92,9 +76,7 @@ impl DecodeError {
             Why::TooLong => Kind::Limit,
             Why::Unsupported => Kind::Unsupported,
         };
-        Error::new(kind, self.to_string())
-            .with_protocol(protocol)
-            .with_source(self)
+        Error::new(kind, self.to_string()).with_protocol(protocol).with_source(self)
     }
 }
 
@@ -138,10 +120,7 @@ mod tests {
     #[test]
     fn only_truncation_means_read_more() {
         assert_eq!(incomplete::<u8>(Err(DecodeError::truncated("a", 1))), Ok(None));
-        assert_eq!(
-            incomplete::<u8>(Err(DecodeError::invalid("a", 1))),
-            Err(DecodeError::invalid("a", 1))
-        );
+        assert_eq!(incomplete::<u8>(Err(DecodeError::invalid("a", 1))), Err(DecodeError::invalid("a", 1)));
         assert_eq!(incomplete(Ok(7)), Ok(Some(7)));
     }
 }

@@ -3,12 +3,15 @@
 //! - [`Reader`] and [`Writer`]: cursors with checked integers, length-prefixed scopes and string forms.
 //! - [`Codec`]: frames to bytes and back, with one [`DecodeError`]; [`whole`] for datagrams.
 //! - [`line`] and [`dot`]: text protocols, with strict rules for CR and LF.
+//! - [`Exchange`]: strict request and response, driven by the caller's own task.
 //! - `laws` (feature): one suite that every decoder must pass.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod alarm;
 mod codec;
 pub mod dot;
 mod error;
+mod exchange;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod line;
@@ -19,6 +22,7 @@ mod write;
 pub use codec::Framing;
 pub use codec::{Codec, decode_datagram, whole};
 pub use error::{DecodeError, Why, incomplete};
+pub use exchange::Exchange;
 pub use line::{Line, LineRule, Lines, Token};
 pub use read::Reader;
 pub use write::Writer;

@@ -1,10 +1,6 @@
 //! Text protocols: lines that arrive, by rules for CR and LF, and arguments that cannot smuggle a line.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::arithmetic_side_effects
-)]
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use std::fmt;
 
@@ -50,13 +46,7 @@ pub struct Lines {
 impl Lines {
     /// Lines of at most `max` bytes, their ends not counted.
     pub fn new(protocol: &'static str, rule: LineRule, max: usize) -> Self {
-        Self {
-            protocol,
-            rule,
-            max,
-            unterminated: false,
-            scanned: 0,
-        }
+        Self { protocol, rule, max, unterminated: false, scanned: 0 }
     }
 
     /// Takes a last line that the peer's close ended instead of a line end: whois, finger. Off unless asked for, since
@@ -264,24 +254,15 @@ mod tests {
     #[test]
     fn a_line_at_its_limit_passes_and_one_byte_more_does_not() {
         assert_eq!(all(LineRule::Strict, b"12345678\r\n"), [Ok("12345678".into())]);
-        assert_eq!(
-            all(LineRule::Strict, b"123456789\r\n"),
-            [Err(DecodeError::too_long("line", 8))]
-        );
-        assert_eq!(
-            all(LineRule::Strict, b"123456789"),
-            [Err(DecodeError::too_long("line", 8))]
-        );
+        assert_eq!(all(LineRule::Strict, b"123456789\r\n"), [Err(DecodeError::too_long("line", 8))]);
+        assert_eq!(all(LineRule::Strict, b"123456789"), [Err(DecodeError::too_long("line", 8))]);
         assert_eq!(all(LineRule::Strict, b"12345678\r"), []);
     }
 
     #[test]
     fn a_last_line_without_its_end_is_truncated_unless_asked_for() {
         let mut lines = Lines::new("whois", LineRule::Lenient, 8);
-        assert_eq!(
-            lines.decode_eof(&mut BytesMut::from("tail")),
-            Err(DecodeError::truncated("line", 4))
-        );
+        assert_eq!(lines.decode_eof(&mut BytesMut::from("tail")), Err(DecodeError::truncated("line", 4)));
         let mut lines = Lines::new("whois", LineRule::Lenient, 8).unterminated_last(true);
         let mut buf = BytesMut::from("a\r\ntail");
         assert_eq!(lines.decode_eof(&mut buf).unwrap().unwrap(), "a");
@@ -293,16 +274,8 @@ mod tests {
     fn no_argument_changes_the_number_of_lines_or_arguments() {
         for byte in 0..=0x7f_u8 {
             let text = format!("a{}b", char::from(byte));
-            assert_eq!(
-                Line::new("x", &text).is_err(),
-                matches!(byte, 0 | b'\r' | b'\n'),
-                "{byte:#x}"
-            );
-            assert_eq!(
-                Token::new("x", &text).is_err(),
-                byte <= b' ' || byte == 0x7f,
-                "{byte:#x}"
-            );
+            assert_eq!(Line::new("x", &text).is_err(), matches!(byte, 0 | b'\r' | b'\n'), "{byte:#x}");
+            assert_eq!(Token::new("x", &text).is_err(), byte <= b' ' || byte == 0x7f, "{byte:#x}");
         }
         assert!(Token::new("x", "").is_err());
         assert!(Line::new("x", "").is_ok());

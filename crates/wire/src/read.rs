@@ -1,10 +1,6 @@
 //! The reading cursor.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::arithmetic_side_effects
-)]
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
 
@@ -64,21 +60,13 @@ macro_rules! prefixed {
 impl<'a> Reader<'a> {
     /// A cursor at the start of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            left: bytes,
-            offset: 0,
-            bounded: false,
-        }
+        Self { left: bytes, offset: 0, bounded: false }
     }
 
     /// A cursor over a frame whose length is known: reading past its end is [`Why::Invalid`](crate::Why::Invalid), not
     /// "read more".
     pub fn frame(bytes: &'a [u8]) -> Self {
-        Self {
-            left: bytes,
-            offset: 0,
-            bounded: true,
-        }
+        Self { left: bytes, offset: 0, bounded: true }
     }
 
     /// How far it has come, counted from the start of the frame.
@@ -122,11 +110,7 @@ impl<'a> Reader<'a> {
     }
 
     fn short(&self, what: &'static str) -> DecodeError {
-        if self.bounded {
-            self.invalid(what)
-        } else {
-            DecodeError::truncated(what, self.offset)
-        }
+        if self.bounded { self.invalid(what) } else { DecodeError::truncated(what, self.offset) }
     }
 
     /// Reads exactly `n` bytes.
@@ -159,31 +143,19 @@ impl<'a> Reader<'a> {
 
     /// Succeeds if all is read; what is left over is invalid.
     pub fn expect_end(&self, what: &'static str) -> Result<(), DecodeError> {
-        if self.left.is_empty() {
-            Ok(())
-        } else {
-            Err(self.invalid(what))
-        }
+        if self.left.is_empty() { Ok(()) } else { Err(self.invalid(what)) }
     }
 
     /// Reads `expected`, or is invalid: magic numbers, fixed tags.
     pub fn expect(&mut self, expected: &[u8], what: &'static str) -> Result<(), DecodeError> {
         let at = self.offset;
-        if self.bytes(expected.len(), what)? == expected {
-            Ok(())
-        } else {
-            Err(DecodeError::invalid(what, at))
-        }
+        if self.bytes(expected.len(), what)? == expected { Ok(()) } else { Err(DecodeError::invalid(what, at)) }
     }
 
     /// A reader over the next `n` bytes, which are thereby read here.
     pub fn sub(&mut self, n: usize, what: &'static str) -> Result<Reader<'a>, DecodeError> {
         let offset = self.offset;
-        Ok(Reader {
-            left: self.bytes(n, what)?,
-            offset,
-            bounded: true,
-        })
+        Ok(Reader { left: self.bytes(n, what)?, offset, bounded: true })
     }
 
     fn sub_wide(&mut self, n: u64, what: &'static str) -> Result<Reader<'a>, DecodeError> {
@@ -227,14 +199,12 @@ impl<'a> Reader<'a> {
 
     /// Reads an unsigned 48-bit integer, most significant byte first.
     pub fn u48_be(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        self.array(what)
-            .map(|[a, b, c, d, e, f]| u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        self.array(what).map(|[a, b, c, d, e, f]| u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
     }
 
     /// Reads an unsigned 48-bit integer, least significant byte first.
     pub fn u48_le(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        self.array(what)
-            .map(|[a, b, c, d, e, f]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+        self.array(what).map(|[a, b, c, d, e, f]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
     prefixed! {
@@ -352,10 +322,7 @@ impl<'a> Reader<'a> {
         what: &'static str,
         mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
-        if count
-            .checked_mul(min_size.max(1))
-            .is_none_or(|need| need > self.left.len())
-        {
+        if count.checked_mul(min_size.max(1)).is_none_or(|need| need > self.left.len()) {
             return Err(self.short(what));
         }
         // No capacity from the count: it is the peer's word, and an element in memory may be far larger than on the wire.
@@ -391,54 +358,27 @@ mod tests {
         let mut r = Reader::new(&[0, 2, 7, 7]);
         let mut scope = r.scope_u16_be("scope").unwrap();
         assert_eq!(scope.u32_be("inner"), Err(DecodeError::invalid("inner", 2)));
-        assert_eq!(
-            Reader::new(&[0, 9, 1]).scope_u16_be("scope").unwrap_err(),
-            DecodeError::truncated("scope", 2)
-        );
+        assert_eq!(Reader::new(&[0, 9, 1]).scope_u16_be("scope").unwrap_err(), DecodeError::truncated("scope", 2));
         assert_eq!(Reader::frame(&[0]).u16_be("n"), Err(DecodeError::invalid("n", 0)));
-        assert_eq!(
-            Reader::new(&[0xff; 4]).bytes_u32_le("huge"),
-            Err(DecodeError::truncated("huge", 4))
-        );
+        assert_eq!(Reader::new(&[0xff; 4]).bytes_u32_le("huge"), Err(DecodeError::truncated("huge", 4)));
     }
 
     #[test]
     fn varints_are_bounded_in_bytes_and_bits() {
         assert_eq!(Reader::new(&[0xac, 0x02]).varint_u32("n"), Ok(300));
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).varint_u32("n"),
-            Ok(u32::MAX)
-        );
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).varint_u32("n"),
-            Err(DecodeError::invalid("n", 0))
-        );
-        assert_eq!(
-            Reader::new(&[0xff; 11]).varint_u64("n"),
-            Err(DecodeError::invalid("n", 0))
-        );
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).varint_u32("n"), Ok(u32::MAX));
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).varint_u32("n"), Err(DecodeError::invalid("n", 0)));
+        assert_eq!(Reader::new(&[0xff; 11]).varint_u64("n"), Err(DecodeError::invalid("n", 0)));
         let mut max = [0xff; 10];
         max[9] = 1;
         assert_eq!(Reader::new(&max).varint_u64("n"), Ok(u64::MAX));
         max[9] = 2;
         assert_eq!(Reader::new(&max).varint_u64("n"), Err(DecodeError::invalid("n", 0)));
-        assert_eq!(
-            Reader::new(&[0xff; 4]).varint(4, "mqtt"),
-            Err(DecodeError::invalid("mqtt", 0))
-        );
-        assert_eq!(
-            Reader::new(&[0x80]).varint_u64("n"),
-            Err(DecodeError::truncated("n", 1))
-        );
+        assert_eq!(Reader::new(&[0xff; 4]).varint(4, "mqtt"), Err(DecodeError::invalid("mqtt", 0)));
+        assert_eq!(Reader::new(&[0x80]).varint_u64("n"), Err(DecodeError::truncated("n", 1)));
         assert_eq!(Reader::new(&[1]).zigzag_i32("n"), Ok(-1));
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).zigzag_i32("n"),
-            Ok(i32::MIN)
-        );
-        assert_eq!(
-            Reader::new(&[0xfe, 0xff, 0xff, 0xff, 0x0f]).zigzag_i32("n"),
-            Ok(i32::MAX)
-        );
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).zigzag_i32("n"), Ok(i32::MIN));
+        assert_eq!(Reader::new(&[0xfe, 0xff, 0xff, 0xff, 0x0f]).zigzag_i32("n"), Ok(i32::MAX));
     }
 
     #[test]
@@ -446,10 +386,7 @@ mod tests {
         assert_eq!(Reader::new(b"ab\0c").cstr(2, "s"), Ok(b"ab".as_slice()));
         assert_eq!(Reader::new(b"abc\0").cstr(2, "s"), Err(DecodeError::too_long("s", 0)));
         assert_eq!(Reader::new(b"ab").cstr(2, "s"), Err(DecodeError::truncated("s", 0)));
-        assert_eq!(
-            Reader::new(b"\x02a\xff").pascal_utf8("s"),
-            Err(DecodeError::invalid("s", 2))
-        );
+        assert_eq!(Reader::new(b"\x02a\xff").pascal_utf8("s"), Err(DecodeError::invalid("s", 2)));
         assert_eq!(Reader::new(b"caf\xe9").latin1(4, "s").unwrap(), "caf\u{e9}");
         assert!(matches!(Reader::new(b"cafe").latin1(4, "s"), Ok(Cow::Borrowed("cafe"))));
     }
@@ -462,9 +399,6 @@ mod tests {
             r.u32_be("item")
         });
         assert_eq!((result, calls), (Err(DecodeError::truncated("items", 0)), 0));
-        assert_eq!(
-            Reader::new(&[0, 1, 0, 2]).list(2, 2, "items", |r| r.u16_be("item")),
-            Ok(vec![1, 2])
-        );
+        assert_eq!(Reader::new(&[0, 1, 0, 2]).list(2, 2, "items", |r| r.u16_be("item")), Ok(vec![1, 2]));
     }
 }

@@ -1,10 +1,6 @@
 //! The writing cursor.
 
-#![warn(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::arithmetic_side_effects
-)]
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use bytes::{BufMut, BytesMut};
 use portolan_core::{Error, Result};
@@ -193,10 +189,7 @@ impl<'a> Writer<'a> {
     /// Writes bytes into a field of exactly `width`, filled up with `pad`; too many are a usage error.
     pub fn fixed(&mut self, what: &str, bytes: &[u8], width: usize, pad: u8) -> Result<()> {
         let fill = width.checked_sub(bytes.len()).ok_or_else(|| {
-            Error::usage(format!(
-                "{what} of {} bytes does not fit its field of {width}",
-                bytes.len()
-            ))
+            Error::usage(format!("{what} of {} bytes does not fit its field of {width}", bytes.len()))
         })?;
         self.bytes(bytes);
         self.out.put_bytes(pad, fill);
@@ -209,10 +202,7 @@ impl<'a> Writer<'a> {
                 self.bytes(&bytes);
                 Ok(())
             }
-            None => Err(Error::usage(format!(
-                "{what} of {value} does not fit {} bits",
-                WIDTH.saturating_mul(8)
-            ))),
+            None => Err(Error::usage(format!("{what} of {value} does not fit {} bits", WIDTH.saturating_mul(8)))),
         }
     }
 
@@ -232,10 +222,7 @@ impl<'a> Writer<'a> {
         let written = write(&mut Writer { out: self.out }).and_then(|()| {
             let len = self.out.len().saturating_sub(inner);
             encode::<WIDTH>(order, u64::try_from(len).unwrap_or(u64::MAX)).ok_or_else(|| {
-                Error::usage(format!(
-                    "{what} of {len} bytes does not fit a length of {} bits",
-                    WIDTH.saturating_mul(8)
-                ))
+                Error::usage(format!("{what} of {len} bytes does not fit a length of {} bits", WIDTH.saturating_mul(8)))
             })
         });
         match written {

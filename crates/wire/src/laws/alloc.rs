@@ -92,9 +92,5 @@ pub(super) fn demand_installed() -> Result<(), Violation> {
     if watch.peak() >= 4096 {
         return Ok(());
     }
-    Err(broken(
-        "memory is counted",
-        "put `#[cfg(test)] portolan_wire::laws::install!();` into the crate's lib.rs",
-        &[],
-    ))
+    Err(broken("memory is counted", "put `#[cfg(test)] portolan_wire::laws::install!();` into the crate's lib.rs", &[]))
 }

@@ -90,12 +90,7 @@ impl Inputs {
         }
         let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
         let left = rounds * (seeds.len() + 1);
-        Self {
-            seeds,
-            fixed: fixed.into_iter(),
-            left,
-            random: Random::new(seed),
-        }
+        Self { seeds, fixed: fixed.into_iter(), left, random: Random::new(seed) }
     }
 
     fn noise(&mut self) -> Vec<u8> {
@@ -144,11 +139,7 @@ impl Iterator for Inputs {
             return Some(input);
         }
         self.left = self.left.checked_sub(1)?;
-        Some(if self.seeds.is_empty() || self.left.is_multiple_of(8) {
-            self.noise()
-        } else {
-            self.mutated()
-        })
+        Some(if self.seeds.is_empty() || self.left.is_multiple_of(8) { self.noise() } else { self.mutated() })
     }
 }
 

@@ -72,13 +72,7 @@ pub struct Violation {
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "law broken: {}: {}; input: b\"{}\"",
-            self.law,
-            self.detail,
-            self.input.escape_ascii()
-        )
+        write!(f, "law broken: {}: {}; input: b\"{}\"", self.law, self.detail, self.input.escape_ascii())
     }
 }
 
@@ -135,17 +129,11 @@ where
             "item {index} came back as {decoded:?} with {} bytes left",
             bytes.len()
         );
-        assert!(
-            row_codec.encode(item, &mut row).is_ok(),
-            "item {index} does not encode in a row"
-        );
+        assert!(row_codec.encode(item, &mut row).is_ok(), "item {index} does not encode in a row");
     }
     for (index, item) in items.iter().enumerate() {
         let decoded = row_codec.decode(&mut row);
-        assert!(
-            matches!(&decoded, Ok(Some(frame)) if same(item, frame)),
-            "item {index} in a row: {decoded:?}"
-        );
+        assert!(matches!(&decoded, Ok(Some(frame)) if same(item, frame)), "item {index} in a row: {decoded:?}");
     }
     assert!(row.is_empty(), "{} bytes left of the row", row.len());
 }
@@ -192,21 +180,13 @@ impl Laws {
         C::Frame: Debug,
     {
         let result = self.try_check(new, seeds);
-        assert!(
-            result.is_ok(),
-            "{}",
-            result.err().map(|broken| broken.to_string()).unwrap_or_default()
-        );
+        assert!(result.is_ok(), "{}", result.err().map(|broken| broken.to_string()).unwrap_or_default());
     }
 
     /// Checks a datagram decoder; panics with the law and the input on the first violation.
     pub fn check_datagram<T: Debug>(&self, decode: impl Fn(&[u8]) -> Result<T, DecodeError>, seeds: &[&[u8]]) {
         let result = self.try_check_datagram(decode, seeds);
-        assert!(
-            result.is_ok(),
-            "{}",
-            result.err().map(|broken| broken.to_string()).unwrap_or_default()
-        );
+        assert!(result.is_ok(), "{}", result.err().map(|broken| broken.to_string()).unwrap_or_default());
     }
 
     /// [`check`](Self::check), giving the violation back.
@@ -221,11 +201,7 @@ impl Laws {
             decoded |= self.splits(&new, seed)?;
         }
         if !decoded && !seeds.is_empty() {
-            return Err(broken(
-                "a seed decodes",
-                "no seed gave a frame: the suite would test nothing",
-                &[],
-            ));
+            return Err(broken("a seed decodes", "no seed gave a frame: the suite would test nothing", &[]));
         }
         for input in Inputs::new(seeds, self.rounds, self.seed) {
             let whole = self.feed(&new, &[&input])?;
@@ -260,11 +236,7 @@ impl Laws {
             let (first, _) = self.watched(&input, input.len(), || decode(&input).map(|value| format!("{value:?}")))?;
             let (again, _) = self.watched(&input, input.len(), || decode(&input).map(|value| format!("{value:?}")))?;
             if first != again {
-                return Err(broken(
-                    "same bytes, same answer",
-                    &format!("{first:?} then {again:?}"),
-                    &input,
-                ));
+                return Err(broken("same bytes, same answer", &format!("{first:?} then {again:?}"), &input));
             }
         }
         Ok(())
@@ -278,10 +250,7 @@ impl Laws {
         let whole = self.feed(new, &[seed])?;
         self.agree(new, seed, &whole, &seed.chunks(1).collect::<Vec<_>>())?;
         let step = seed.len().div_ceil(SPLITS).max(1);
-        for (head, tail) in (0..=seed.len())
-            .step_by(step)
-            .filter_map(|at| seed.split_at_checked(at))
-        {
+        for (head, tail) in (0..=seed.len()).step_by(step).filter_map(|at| seed.split_at_checked(at)) {
             self.agree(new, seed, &whole, &[head, tail])?;
             // The truncation itself, followed by the peer's close: any answer but a panic or a spin.
             self.feed(new, &[head])?;
@@ -405,11 +374,7 @@ impl Outcome {
 }
 
 fn broken(law: &'static str, detail: &str, input: &[u8]) -> Violation {
-    Violation {
-        law,
-        detail: detail.chars().take(2_000).collect(),
-        input: input.to_vec(),
-    }
+    Violation { law, detail: detail.chars().take(2_000).collect(), input: input.to_vec() }
 }
 
 #[cfg(test)]

@@ -78,21 +78,13 @@ impl Codec for Prefixed {
 const SEEDS: &[&[u8]] = &[b"\0\0\0\x03abc\0\0\0\0", b"\0\0\0\x01x\0\0\0\x02yz"];
 
 fn caught(sin: Sin) -> Option<&'static str> {
-    Laws::default()
-        .rounds(200)
-        .try_check(|| Prefixed(sin), SEEDS)
-        .err()
-        .map(|broken| broken.law)
+    Laws::default().rounds(200).try_check(|| Prefixed(sin), SEEDS).err().map(|broken| broken.law)
 }
 
 #[test]
 fn a_good_decoder_passes() {
     check(|| Prefixed(Sin::None), SEEDS);
-    round_trip(
-        || Prefixed(Sin::None),
-        &[b"".as_slice(), b"a", &[0; 999]],
-        |out, frame| out == frame,
-    );
+    round_trip(|| Prefixed(Sin::None), &[b"".as_slice(), b"a", &[0; 999]], |out, frame| out == frame);
 }
 
 #[test]
@@ -159,18 +151,9 @@ fn datagram_decoders_are_held_to_the_same_laws() {
     let seed: &[u8] = b"\x01\0\x02\0\x07\0\x08";
     let laws = Laws::default().slack(4096).truncation_fails(true);
     laws.check_datagram(good, &[seed]);
-    assert_eq!(
-        laws.try_check_datagram(trusting, &[seed]).unwrap_err().law,
-        "allocation is bounded"
-    );
-    assert_eq!(
-        laws.try_check_datagram(indexing, &[seed]).unwrap_err().law,
-        "never panics"
-    );
+    assert_eq!(laws.try_check_datagram(trusting, &[seed]).unwrap_err().law, "allocation is bounded");
+    assert_eq!(laws.try_check_datagram(indexing, &[seed]).unwrap_err().law, "never panics");
     let optional = |bytes: &[u8]| Ok(bytes.len());
-    assert_eq!(
-        laws.try_check_datagram(optional, &[seed]).unwrap_err().law,
-        "truncation fails"
-    );
+    assert_eq!(laws.try_check_datagram(optional, &[seed]).unwrap_err().law, "truncation fails");
     Laws::default().check_datagram(optional, &[seed]);
 }
