@@ -1,0 +1,346 @@
+//! The client: one question, one answer, whatever it takes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portolan_core::resolve::failed;
+use portolan_core::{
+    Answer, BoxFuture, ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Resolve, ResolveFailure, Result,
+    Stream, clock,
+};
+use tokio::sync::Mutex;
+use tracing::Instrument;
+
+use super::PROTOCOL;
+use super::codec::{Manner, Query, decode, is_truncated, rcode};
+use super::name::Name;
+use super::options::Options;
+use super::response::{Fallback, Info, MAX_ALIASES, Response, Transport};
+use super::session::{MAX_IN_FLIGHT, Session};
+use super::transfer::Transfer;
+use super::types::{Class, Question, Rcode, RecordType};
+use super::udp::{self, Heard};
+
+/// Asks a DNS server. Many tasks may ask at once.
+#[derive(Debug)]
+pub struct Client {
+    way: Way,
+    options: Options,
+    /// The connection kept for the next query over TCP (RFC 7766 6.2.1). Whoever asks takes it out and puts it back only
+    /// after a clean exchange, so that a dropped future leaves none behind.
+    kept: Mutex<Option<Session>>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Net(Connector, Endpoint),
+    Stream,
+}
+
+/// An answer in bytes, and how it came.
+struct Reply {
+    bytes: Bytes,
+    info: Info,
+}
+
+impl Client {
+    /// A client of the server named by `options`. Nothing is sent yet.
+    pub async fn connect(net: &Connector, options: Options) -> Result<Self> {
+        let to = options.endpoint.clone().ok_or_else(|| Error::usage("options name no server"))?;
+        Ok(Self { way: Way::Net(net.clone(), to), options, kept: Mutex::new(None) })
+    }
+
+    /// A client of the server at `url`, reached directly: `dns://host[:port]`.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::connect(&Connector::default(), Options::from_url(url)?).await
+    }
+
+    /// A client on a stream that is there already: TCP's framing, and no datagrams. Over TLS it is DNS over TLS.
+    pub fn from_stream(stream: Stream, options: Options) -> Self {
+        let session = Session::new(stream, options.limit());
+        Self { way: Way::Stream, options, kept: Mutex::new(Some(session)) }
+    }
+
+    /// Asks for the records of one type. A name that does not exist is an answer; any other refusal is a
+    /// [`Kind::Server`] error with its [`Rcode`]. Dropping the future gives up; nothing of it is left to later calls.
+    pub async fn query(&self, name: &str, record_type: RecordType) -> Result<Response> {
+        self.ask(&Question::new(name.parse()?, record_type)).await
+    }
+
+    /// [`query`](Self::query) with the whole question said.
+    pub async fn ask(&self, question: &Question) -> Result<Response> {
+        let span = tracing::debug_span!("dns.query", %question);
+        self.answered(question, clock::now()).instrument(span).await
+    }
+
+    /// Asks many questions over one TCP connection without waiting between them; the answers may come in any order and are
+    /// given in that of the questions. Each has its own result; an error of the connection is that of the whole.
+    pub async fn query_all(&self, questions: &[Question]) -> Result<Vec<Result<Response>>> {
+        let mut results = Vec::with_capacity(questions.len());
+        for batch in questions.chunks(MAX_IN_FLIGHT) {
+            let mut queries = Vec::with_capacity(batch.len());
+            for question in batch {
+                // Two queries under way must not share an id (RFC 7766 6.2.1).
+                let mut query = Query::new(question, &self.manner(true))?;
+                while queries.iter().any(|other: &Query| other.id() == query.id()) {
+                    query = Query::new(question, &self.manner(true))?;
+                }
+                queries.push(query);
+            }
+            let started = clock::now();
+            let work = self.over_tcp(&queries);
+            let (answers, connection) = clock::within(self.options.limit(), Phase::Total, work).await?;
+            for bytes in answers {
+                let elapsed = clock::now() - started;
+                let info = Info {
+                    transport: Transport::Tcp,
+                    attempts: 1,
+                    elapsed,
+                    connection: connection.clone(),
+                    ..Info::default()
+                };
+                results.push(understood(Reply { bytes, info }));
+            }
+        }
+        Ok(results)
+    }
+
+    /// All addresses of a name, over its aliases, also where they lead to names that the server didn't answer for. No such
+    /// name, and no address, are errors of [`Kind::Resolve`].
+    pub async fn lookup_ip(&self, name: &str) -> Result<Vec<IpAddr>> {
+        Ok(self.lookup(name.parse()?).await?.addrs)
+    }
+
+    /// The names of an address.
+    pub async fn reverse(&self, ip: IpAddr) -> Result<Vec<Name>> {
+        let response = self.ask(&Question::new(Name::reverse(ip), RecordType::Ptr)).await?;
+        Ok(response.ptr().cloned().collect())
+    }
+
+    /// What the server says of its version, if it says: `version.bind` in class `CH`.
+    pub async fn version(&self) -> Result<Option<String>> {
+        let question = Question::new("version.bind".parse()?, RecordType::Txt).with_class(Class::Ch);
+        let response = self.ask(&question).await?;
+        Ok(response.txt().next().map(|strings| String::from_utf8_lossy(&strings.concat()).into_owned()))
+    }
+
+    /// Sends a message of the caller's own making, with one question, and gives the bytes of the answer to it. The id is
+    /// replaced by a random one, in the answer too. EDNS is the caller's affair.
+    pub async fn query_raw(&self, message: &[u8]) -> Result<Bytes> {
+        let make = || Query::raw(message);
+        let deadline = self.options.limit().map(|limit| clock::now() + limit);
+        Ok(self.exchange(&make, deadline).await?.bytes)
+    }
+
+    /// A whole zone, over a connection of its own. Servers give it only to those they know.
+    pub async fn transfer(&self, zone: &str) -> Result<Transfer> {
+        let question = Question::new(zone.parse()?, RecordType::Axfr);
+        let manner = Manner { recursion_desired: false, edns: None, ..self.manner(false) };
+        let query = Query::new(&question, &manner)?;
+        let begin = async {
+            let session = match &self.way {
+                Way::Net(net, to) => self.dial(net, to).await?,
+                Way::Stream => self.kept.lock().await.take().ok_or_else(gone)?,
+            };
+            Transfer::begin(session, question, query).await
+        };
+        clock::within(self.options.limit(), Phase::Total, begin).await
+    }
+
+    /// Closes the kept connection, if there is one.
+    pub async fn close(self) -> Result<()> {
+        match self.kept.into_inner() {
+            Some(session) => session.close().await,
+            None => Ok(()),
+        }
+    }
+
+    fn manner(&self, edns: bool) -> Manner {
+        let options = &self.options;
+        Manner {
+            recursion_desired: options.recursion_desired,
+            checking_disabled: options.checking_disabled,
+            edns: options.payload.filter(|_| edns).map(|size| (size, options.dnssec_ok)),
+            toss_case: options.toss_case,
+        }
+    }
+
+    async fn answered(&self, question: &Question, started: clock::Instant) -> Result<Response> {
+        let deadline = self.options.limit().map(|limit| started + limit);
+        let mut edns = self.options.payload.is_some();
+        let mut refused_edns = false;
+        loop {
+            let manner = self.manner(edns);
+            let make = || Query::new(question, &manner);
+            let mut reply = self.exchange(&make, deadline).await?;
+            reply.info.elapsed = clock::now() - started;
+            reply.info.edns_refused = refused_edns;
+            // RFC 6891 7: an old server answers FORMERR or NOTIMP to EDNS, a newer one BADVERS to a version of it.
+            let unread = matches!(rcode(&reply.bytes), Rcode::FormErr | Rcode::NotImp);
+            if edns && (unread || decode(&reply.bytes).is_ok_and(|response| response.rcode == Rcode::BadVers)) {
+                (edns, refused_edns) = (false, true);
+                continue;
+            }
+            return understood(reply);
+        }
+    }
+
+    async fn exchange(
+        &self,
+        make: &(dyn Fn() -> Result<Query> + Sync),
+        deadline: Option<clock::Instant>,
+    ) -> Result<Reply> {
+        let mut info = Info { transport: Transport::Tcp, ..Info::default() };
+        if let (Way::Net(net, to), Transport::Auto | Transport::Udp) = (&self.way, self.options.transport) {
+            match udp::ask(net, to, make, &self.options, deadline, &mut info).await {
+                Ok(Heard::Answer(bytes)) if is_truncated(&bytes) && self.may_use_tcp() => {
+                    info.fallback = Some(Fallback::Truncated)
+                }
+                Ok(Heard::Answer(bytes)) => return Ok(Reply { bytes: bytes.into(), info }),
+                Ok(Heard::Flood) if self.may_use_tcp() => info.fallback = Some(Fallback::Forgeries),
+                Ok(Heard::Flood) => {
+                    return Err(Error::protocol(
+                        PROTOCOL,
+                        format!("{} datagrams that answer nothing: somebody is guessing", info.ignored),
+                    ));
+                }
+                Err(error) if error.kind() == Kind::Unsupported && self.may_use_tcp() => {
+                    info.fallback = Some(Fallback::NoDatagrams)
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let query = make()?;
+        info.transport = Transport::Tcp;
+        info.attempts += 1;
+        let work = self.over_tcp(std::slice::from_ref(&query));
+        let (mut answers, connection) = clock::within(left(deadline), Phase::Total, work).await?;
+        info.connection = connection;
+        let bytes = answers.pop().ok_or_else(|| Error::protocol(PROTOCOL, "no answer"))?;
+        Ok(Reply { bytes, info })
+    }
+
+    fn may_use_tcp(&self) -> bool {
+        self.options.transport == Transport::Auto
+    }
+
+    async fn over_tcp(&self, queries: &[Query]) -> Result<(Vec<Bytes>, ConnectionInfo)> {
+        match &self.way {
+            Way::Net(net, to) => {
+                let kept = self.kept.lock().await.take().filter_map_usable();
+                let mut session = match kept {
+                    Some(session) => session,
+                    None => self.dial(net, to).await?,
+                };
+                let answers = session.exchange(queries).await.map_err(|error| error.with_endpoint(to.clone()))?;
+                let info = session.stream().info().clone();
+                *self.kept.lock().await = Some(session);
+                Ok((answers, info))
+            }
+            Way::Stream => {
+                // The only stream there is: others wait for it.
+                let mut kept = self.kept.lock().await;
+                let mut session = kept.take().ok_or_else(gone)?;
+                let answers = session.exchange(queries).await?;
+                let info = session.stream().info().clone();
+                *kept = Some(session);
+                Ok((answers, info))
+            }
+        }
+    }
+
+    async fn dial(&self, net: &Connector, to: &Endpoint) -> Result<Session> {
+        Ok(Session::new(net.connect(to).await?, self.options.limit()))
+    }
+
+    /// Both families, and the shortest life of what was found.
+    async fn lookup(&self, name: Name) -> Result<Answer> {
+        let (v4, v6) = futures_util::future::join(
+            self.lookup_family(name.clone(), RecordType::A),
+            self.lookup_family(name.clone(), RecordType::Aaaa),
+        )
+        .await;
+        let (v6, v4) = match (v6, v4) {
+            (Ok(v6), Ok(v4)) => (v6, v4),
+            // One family alone is better than nothing, but not finding is only certain when both say so.
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) if found.addrs.is_empty() => return Err(error),
+            (Ok(found), Err(_)) | (Err(_), Ok(found)) => (found, Answer::new(Vec::new(), None)),
+            (Err(error), Err(_)) => return Err(error),
+        };
+        let ttl = [v6.ttl, v4.ttl].into_iter().flatten().min();
+        let addrs: Vec<_> = v6.addrs.into_iter().chain(v4.addrs).collect();
+        if addrs.is_empty() {
+            return Err(failed(&name.to_string(), ResolveFailure::NoSuchName).with_protocol(PROTOCOL));
+        }
+        Ok(Answer::new(addrs, ttl))
+    }
+
+    async fn lookup_family(&self, mut name: Name, record_type: RecordType) -> Result<Answer> {
+        let mut ttl: Option<Duration> = None;
+        for _ in 0..MAX_ALIASES {
+            let response = self.ask(&Question::new(name.clone(), record_type)).await?;
+            let addrs = response.addresses()?;
+            ttl = [ttl, response.ttl()].into_iter().flatten().min();
+            let canonical = response.canonical_name()?.cloned().unwrap_or_else(|| name.clone());
+            if !addrs.is_empty() || response.is_nxdomain() || canonical == name {
+                return Ok(Answer::new(addrs, ttl));
+            }
+            // The server told the alias and no more: it does not ask others, or the target is not its own.
+            name = canonical;
+        }
+        Err(Error::protocol(PROTOCOL, format!("more than {MAX_ALIASES} aliases, or a loop of them")))
+    }
+}
+
+/// Lets a connector's names be resolved by this client: through a proxy, if the client goes through one.
+impl Resolve for Client {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
+        Box::pin(async move {
+            let lookup = self.lookup(name.parse()?).await;
+            lookup.map_err(|error| match error.kind() {
+                Kind::Resolve | Kind::Usage | Kind::Timeout => error,
+                _ => failed(name, ResolveFailure::Unavailable).with_source(error),
+            })
+        })
+    }
+}
+
+trait Usable {
+    fn filter_map_usable(self) -> Option<Session>;
+}
+
+impl Usable for Option<Session> {
+    fn filter_map_usable(self) -> Option<Session> {
+        self.and_then(|mut session| session.is_usable().then_some(session))
+    }
+}
+
+fn gone() -> Error {
+    Error::closed("an earlier exchange on this stream failed or was given up")
+        .with_delivery(portolan_core::Delivery::NotSent)
+}
+
+pub(crate) fn left(deadline: Option<clock::Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(clock::now()))
+}
+
+fn understood(reply: Reply) -> Result<Response> {
+    let Reply { bytes, mut info } = reply;
+    info.size = bytes.len();
+    let response = match decode(&bytes) {
+        Ok(response) => response,
+        // Some servers cut a datagram in mid-record; the caller forbade TCP, so the header is all there is.
+        Err(error) => return Err(error.into_error(PROTOCOL).with_delivery(portolan_core::Delivery::Answered)),
+    };
+    match response.rcode {
+        Rcode::NoError | Rcode::NxDomain => Ok(Response { info, ..response }),
+        _ => Err(refused(&response)),
+    }
+}
+
+/// The server's "no", as an error.
+pub(crate) fn refused(response: &Response) -> Error {
+    let code = u16::from(response.rcode);
+    Error::from_server(PROTOCOL, response.rcode.to_string(), response.rcode).with_code(code.into())
+}
