@@ -180,6 +180,8 @@ impl DialContext {
                 let elapsed = clock::now() - started;
                 self.note(|p| {
                     p.hop = None;
+                    // A second try of the same hop takes the place of the first.
+                    p.hops.truncate(place.index);
                     p.hops.push(HopInfo::new(kind, authority.to_owned(), elapsed));
                     *p.timings.hops.get_or_insert_default() += elapsed;
                 });

@@ -2,13 +2,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
-// (connector, dial, hop: switched on as soon as policy, resolve and happy are in)
-// mod connector;
+mod connector;
 mod datagram;
 mod dial;
 mod endpoint;
 mod error;
 mod happy;
+mod hop;
 mod info;
 mod listener;
 mod policy;
@@ -22,12 +22,13 @@ mod timeouts;
 mod tls;
 mod url;
 
-// pub use connector::{Connector, ConnectorBuilder};
+pub use connector::{Connector, ConnectorBuilder};
 pub use datagram::{Datagram, DatagramIo, MAX_DATAGRAM};
 pub use dial::{BoxFuture, Dial, DialContext, Direct, Place};
 pub use endpoint::{Endpoint, Host};
 pub use error::{BoxError, Delivery, Error, Kind, Phase, Result};
 pub use happy::HappyOptions;
+pub use hop::{Hop, HopFactory, Route};
 pub use info::{Attempt, ConnectionInfo, HopInfo, Timings, TlsInfo};
 pub use listener::Listener;
 pub use policy::Policy;

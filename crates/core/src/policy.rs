@@ -54,6 +54,10 @@ impl Net {
         if bits > width { Err(bad()) } else { Ok(Self { addr, bits }) }
     }
 
+    pub(crate) fn text(&self) -> String {
+        format!("{}/{}", self.addr, self.bits)
+    }
+
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         match (self.addr, ip) {
             (IpAddr::V4(net), IpAddr::V4(ip)) => {
@@ -154,9 +158,7 @@ impl Policy {
         let as_what = if asked == seen { String::new() } else { format!(" (it leads to {seen})") };
         match narrowest {
             Some((true, _)) => Ok(()),
-            Some((false, net)) => {
-                Err(blocked(format!("{asked}{as_what} is in the denied network {}/{}", net.addr, net.bits)))
-            }
+            Some((false, net)) => Err(blocked(format!("{asked}{as_what} is in the denied network {}", net.text()))),
             None if self.0.public_only => match class(seen) {
                 // A transition prefix is judged by what it leads to.
                 Some(class) => Err(blocked(format!("{asked}{as_what} is {class}"))),
@@ -201,7 +203,7 @@ impl fmt::Debug for Policy {
         let nets: Vec<String> = rules
             .nets
             .iter()
-            .map(|(allow, net)| format!("{} {}/{}", if *allow { "allow" } else { "deny" }, net.addr, net.bits))
+            .map(|(allow, net)| format!("{} {}", if *allow { "allow" } else { "deny" }, net.text()))
             .collect();
         f.debug_struct("Policy").field("public_only", &rules.public_only).field("nets", &nets).finish_non_exhaustive()
     }

@@ -1,0 +1,241 @@
+//! Proxies: each a [`Dial`] that wraps the one beneath it.
+
+pub(crate) mod env;
+mod http;
+mod route;
+mod socks4;
+mod socks5;
+mod udp;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::dial::{Dial, DialContext, Place};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Kind, Result};
+use crate::secret::Credentials;
+use crate::stream::Stream;
+use crate::url::Url;
+
+pub use route::Route;
+pub(crate) use route::Routes;
+
+/// Makes the layer of a hop that lives in another crate.
+pub type HopFactory = Arc<dyn Fn(Place, Arc<dyn Dial>) -> Arc<dyn Dial> + Send + Sync>;
+
+/// One proxy on the way.
+///
+/// ```
+/// use portolan_core::Hop;
+///
+/// let hop = Hop::parse("socks5h://joe:secret@proxy.example:1080")?;
+/// assert_eq!(format!("{hop:?}"), "socks5h://joe:***@proxy.example:1080");
+/// # Ok::<(), portolan_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Hop(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: HopKind,
+    proxy: Endpoint,
+    credentials: Option<Credentials>,
+    headers: Vec<(String, String)>,
+}
+
+#[derive(Clone)]
+enum HopKind {
+    Http { tls: bool },
+    Socks4 { remote: bool },
+    Socks5 { remote: bool },
+    Custom { name: &'static str, factory: HopFactory },
+}
+
+impl Hop {
+    /// `scheme://[user:password@]host[:port]`: `http` (8080 is *not* assumed: port 80), `https` (443), `socks4`, `socks4a`, `socks5`,
+    /// `socks5h` (1080). With an `a` or `h` the proxy resolves names; `socks` is `socks5h`.
+    pub fn parse(url: &str) -> Result<Self> {
+        let url = Url::parse(url)?;
+        let (kind, port) = match url.scheme() {
+            "http" => (HopKind::Http { tls: false }, 80),
+            "https" => (HopKind::Http { tls: true }, 443),
+            "socks4" => (HopKind::Socks4 { remote: false }, 1080),
+            "socks4a" => (HopKind::Socks4 { remote: true }, 1080),
+            "socks5" => (HopKind::Socks5 { remote: false }, 1080),
+            "socks5h" | "socks" => (HopKind::Socks5 { remote: true }, 1080),
+            other => {
+                return Err(Error::usage(format!(
+                    "no proxy speaks {other:?}: http, https, socks4, socks4a, socks5, socks5h do"
+                )));
+            }
+        };
+        if !matches!(url.path(), "" | "/") || url.query().is_some() {
+            return Err(Error::usage("a proxy url has neither path nor query"));
+        }
+        let hop = Self::new(kind, url.endpoint(port)?);
+        Ok(match url.credentials() {
+            Some(credentials) => hop.credentials(credentials),
+            None => hop,
+        })
+    }
+
+    fn new(kind: HopKind, proxy: Endpoint) -> Self {
+        Self(Arc::new(Inner { kind, proxy, credentials: None, headers: Vec::new() }))
+    }
+
+    /// HTTP CONNECT.
+    pub fn http(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Http { tls: false }, proxy)
+    }
+
+    /// HTTP CONNECT inside TLS with the proxy.
+    pub fn https(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Http { tls: true }, proxy)
+    }
+
+    /// SOCKS4: IPv4 alone.
+    pub fn socks4(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Socks4 { remote: false }, proxy)
+    }
+
+    /// SOCKS4a: the proxy resolves.
+    pub fn socks4a(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Socks4 { remote: true }, proxy)
+    }
+
+    /// SOCKS5 with names resolved here.
+    pub fn socks5(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Socks5 { remote: false }, proxy)
+    }
+
+    /// SOCKS5 with names resolved by the proxy.
+    pub fn socks5h(proxy: Endpoint) -> Self {
+        Self::new(HopKind::Socks5 { remote: true }, proxy)
+    }
+
+    /// A hop that speaks a protocol of another crate: SSH, HTTP/2, a tunnel.
+    pub fn custom(name: &'static str, proxy: Endpoint, factory: HopFactory) -> Self {
+        Self::new(HopKind::Custom { name, factory }, proxy)
+    }
+
+    /// What the proxy asks for.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        Arc::make_mut(&mut self.0).credentials = Some(credentials);
+        self
+    }
+
+    /// A header of the CONNECT request. Line ends in it are refused.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
+        let name_ok =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        if !name_ok || value.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f) {
+            return Err(Error::usage("not a header name, or a control character in its value"));
+        }
+        Arc::make_mut(&mut self.0).headers.push((name.to_owned(), value.to_owned()));
+        Ok(self)
+    }
+
+    /// Its kind, as its scheme.
+    pub fn kind(&self) -> &'static str {
+        match &self.0.kind {
+            HopKind::Http { tls: false } => "http",
+            HopKind::Http { tls: true } => "https",
+            HopKind::Socks4 { remote: false } => "socks4",
+            HopKind::Socks4 { remote: true } => "socks4a",
+            HopKind::Socks5 { remote: false } => "socks5",
+            HopKind::Socks5 { remote: true } => "socks5h",
+            HopKind::Custom { name, .. } => name,
+        }
+    }
+
+    /// The proxy.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.proxy
+    }
+
+    /// The layer of this hop at `place`, over `beneath`.
+    pub(crate) fn layer(&self, place: Place, beneath: Arc<dyn Dial>) -> Arc<dyn Dial> {
+        let way = Way {
+            place,
+            kind: self.kind(),
+            proxy: self.0.proxy.clone(),
+            credentials: self.0.credentials.clone(),
+            beneath,
+        };
+        match &self.0.kind {
+            HopKind::Http { tls } => Arc::new(http::Http { way, tls: *tls, headers: self.0.headers.clone() }),
+            HopKind::Socks4 { remote } => Arc::new(socks4::Socks4 { way, remote: *remote }),
+            HopKind::Socks5 { remote } => Arc::new(socks5::Socks5 { way, remote: *remote }),
+            HopKind::Custom { factory, .. } => factory(place, way.beneath),
+        }
+    }
+}
+
+impl fmt::Debug for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.kind())?;
+        if let Some(credentials) = &self.0.credentials {
+            write!(f, "{}:***@", crate::percent_encode(&credentials.user))?;
+        }
+        f.write_str(&self.0.proxy.authority())
+    }
+}
+
+/// What all built-in hops share: who the proxy is, and what lies beneath.
+#[derive(Debug)]
+struct Way {
+    place: Place,
+    kind: &'static str,
+    proxy: Endpoint,
+    credentials: Option<Credentials>,
+    beneath: Arc<dyn Dial>,
+}
+
+impl Way {
+    /// A stream to the proxy itself. What goes wrong here is this hop's failure.
+    async fn to_proxy(&self, cx: &DialContext) -> Result<Stream> {
+        self.beneath.dial(&self.proxy, cx).await.map_err(|error| self.unreachable(error))
+    }
+
+    /// Keeps kind and phase of what went wrong, and says which hop it was on the way to; an error of an earlier hop keeps its own.
+    fn unreachable(&self, error: Error) -> Error {
+        if error.hop().is_some() {
+            return error;
+        }
+        let error = if error.kind() == Kind::Connect { error.with_kind(Kind::Hop) } else { error };
+        error.with_hop(self.place.index)
+    }
+
+    /// The end of a list of targets of which none could be reached.
+    fn none_left(&self, last: Option<Error>) -> Error {
+        last.unwrap_or_else(|| Error::new(Kind::Hop, "no address to ask the proxy for").with_hop(self.place.index))
+    }
+}
+
+/// Whether the proxy itself said that it cannot reach the target: only then is the name's next address tried.
+fn cannot_reach(error: &Error) -> bool {
+    error.kind() == Kind::Hop && error.code().is_some()
+}
+
+/// The proxy broke its protocol, or said no.
+fn refused(message: impl Into<Box<str>>) -> Error {
+    Error::new(Kind::Hop, message).with_phase(crate::Phase::Hop)
+}
+
+/// Reads exactly `N` bytes of a handshake.
+async fn read<const N: usize>(stream: &mut Stream) -> Result<[u8; N]> {
+    use tokio::io::AsyncReadExt;
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).await.map_err(|error| lost(error, "while it answered"))?;
+    Ok(bytes)
+}
+
+async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<()> {
+    use tokio::io::AsyncWriteExt;
+    stream.write_all(bytes).await.map_err(|error| lost(error, "before it was asked"))
+}
+
+fn lost(error: std::io::Error, when: &str) -> Error {
+    refused(format!("the proxy closed {when}")).with_source(error)
+}

@@ -1,0 +1,209 @@
+//! SOCKS5 (RFC 1928) with user and password (RFC 1929).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::udp::Relay;
+use super::{Way, cannot_reach, read, refused, write};
+use crate::datagram::Datagram;
+use crate::dial::{BoxFuture, Dial, DialContext};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::stream::Stream;
+
+const VERSION: u8 = 5;
+const CONNECT: u8 = 1;
+const UDP_ASSOCIATE: u8 = 3;
+
+/// RFC 1928 4 and RFC 1929 2: one byte of length.
+const MAX_FIELD: usize = 255;
+
+#[derive(Debug)]
+pub(super) struct Socks5 {
+    pub(super) way: Way,
+    pub(super) remote: bool,
+}
+
+impl Socks5 {
+    async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        self.check_login()?;
+        let targets = cx.targets(to, self.way.place, self.remote).await?;
+        let mut last = None;
+        for target in &targets {
+            match self.attempt(CONNECT, target, cx).await {
+                Err(error) if cannot_reach(&error) => last = Some(error),
+                result => return result.map(|(stream, _)| stream),
+            }
+        }
+        Err(self.way.none_left(last))
+    }
+
+    async fn attempt(&self, command: u8, target: &Endpoint, cx: &DialContext) -> Result<(Stream, Bound)> {
+        let mut stream = self.way.to_proxy(cx).await?;
+        let work = async {
+            self.greet(&mut stream).await?;
+            let mut request = vec![VERSION, command, 0];
+            push_address(&mut request, target)?;
+            write(&mut stream, &request).await?;
+            let bound = reply(&mut stream).await?;
+            Ok((stream, bound))
+        };
+        let done = cx.hop(self.way.place, self.way.kind, &self.way.proxy.authority(), work).await?;
+        cx.hop_bound(done.1.to_string());
+        Ok(done)
+    }
+
+    fn check_login(&self) -> Result<()> {
+        let Some(login) = &self.way.credentials else { return Ok(()) };
+        let fits = |text: &str| (1..=MAX_FIELD).contains(&text.len());
+        if fits(&login.user) && fits(login.password.expose()) {
+            return Ok(());
+        }
+        Err(Error::usage("user and password of SOCKS5 have 1 to 255 bytes each"))
+    }
+
+    /// Agrees on a method, and logs in where that is user and password.
+    async fn greet(&self, stream: &mut Stream) -> Result<()> {
+        // With credentials both are offered: a proxy that needs none says so.
+        let offer: &[u8] = if self.way.credentials.is_some() { &[VERSION, 2, 0, 2] } else { &[VERSION, 1, 0] };
+        write(stream, offer).await?;
+        let [version, method] = read(stream).await?;
+        check_version(version)?;
+        match (method, &self.way.credentials) {
+            (0, _) => Ok(()),
+            (2, Some(login)) => {
+                let mut request = vec![1];
+                for field in [login.user.as_bytes(), login.password.expose().as_bytes()] {
+                    request.push(u8::try_from(field.len()).unwrap_or(u8::MAX));
+                    request.extend_from_slice(field);
+                }
+                write(stream, &request).await?;
+                match read::<2>(stream).await? {
+                    [_, 0] => Ok(()),
+                    [_, code] => Err(auth("the proxy refused the credentials").with_code(i64::from(code))),
+                }
+            }
+            (0xff, Some(_)) => Err(auth("the proxy takes neither no login nor user and password")),
+            (0xff, None) => Err(auth("the proxy wants credentials")),
+            (other, _) => Err(refused(format!("the proxy chose the method {other}, which was not offered"))),
+        }
+    }
+
+    async fn associate(&self, to: &Endpoint, cx: &DialContext) -> Result<Datagram> {
+        self.check_login()?;
+        let target = cx.targets(to, self.way.place, self.remote).await?.into_iter().next();
+        let target = target.ok_or_else(|| refused("no address to ask the proxy for"))?;
+        // RFC 1928 7: zeros where the client does not know from where it will send.
+        let unknown = Endpoint::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let (control, bound) = self.attempt(UDP_ASSOCIATE, &unknown, cx).await?;
+        let relay = bound.relay(&self.way.proxy)?;
+        let beneath = self.way.beneath.datagram(&relay, cx).await.map_err(|error| self.way.unreachable(error))?;
+        Ok(Datagram::from_io(Relay::new(beneath, control), Some(target)))
+    }
+}
+
+fn auth(message: &str) -> Error {
+    Error::new(Kind::Auth, message).with_phase(Phase::Hop)
+}
+
+fn check_version(version: u8) -> Result<()> {
+    if version == VERSION { Ok(()) } else { Err(refused(format!("expected SOCKS version 5, saw {version}"))) }
+}
+
+/// Where the proxy says it is bound: an address or, from some, a name.
+#[derive(Debug)]
+struct Bound {
+    host: BoundHost,
+    port: u16,
+}
+
+#[derive(Debug)]
+enum BoundHost {
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            BoundHost::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            BoundHost::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl Bound {
+    /// The UDP relay: zeros mean the proxy's own address.
+    fn relay(self, proxy: &Endpoint) -> Result<Endpoint> {
+        match self.host {
+            BoundHost::Ip(ip) if ip.is_unspecified() => Ok(proxy.clone().with_port(self.port)),
+            BoundHost::Ip(ip) => Ok(SocketAddr::new(ip, self.port).into()),
+            BoundHost::Name(name) => Endpoint::new(name, self.port).map_err(|_| refused("the relay's name is none")),
+        }
+    }
+}
+
+/// The reply of RFC 1928 6, read to its last byte and not further.
+async fn reply(stream: &mut Stream) -> Result<Bound> {
+    let [version, code, _, kind] = read(stream).await?;
+    check_version(version)?;
+    if code != 0 {
+        let why = match code {
+            1 => "general failure",
+            2 => "not allowed by its rules",
+            3 => "network unreachable",
+            4 => "host unreachable",
+            5 => "connection refused by the target",
+            6 => "TTL expired",
+            7 => "command not supported",
+            8 => "address type not supported",
+            _ => "unknown reply code",
+        };
+        return Err(refused(format!("SOCKS5: {why}")).with_code(i64::from(code)));
+    }
+    let host = match kind {
+        1 => BoundHost::Ip(Ipv4Addr::from(read::<4>(stream).await?).into()),
+        4 => BoundHost::Ip(Ipv6Addr::from(read::<16>(stream).await?).into()),
+        3 => {
+            use tokio::io::AsyncReadExt;
+            let [length] = read(stream).await?;
+            let mut name = vec![0; usize::from(length)];
+            stream.read_exact(&mut name).await.map_err(|error| super::lost(error, "while it answered"))?;
+            BoundHost::Name(String::from_utf8_lossy(&name).into_owned())
+        }
+        other => return Err(refused(format!("expected an address type of 1, 3 or 4, saw {other}"))),
+    };
+    let port = u16::from_be_bytes(read(stream).await?);
+    Ok(Bound { host, port })
+}
+
+/// Type, address and port, as requests and UDP headers carry them.
+pub(super) fn push_address(out: &mut Vec<u8>, target: &Endpoint) -> Result<()> {
+    match (target.socket_addr(), target.name()) {
+        (Some(SocketAddr::V4(v4)), _) => {
+            out.push(1);
+            out.extend_from_slice(&v4.ip().octets());
+        }
+        (Some(SocketAddr::V6(v6)), _) => {
+            out.push(4);
+            out.extend_from_slice(&v6.ip().octets());
+        }
+        (None, Some(name)) => {
+            let length = u8::try_from(name.len()).map_err(|_| Error::usage("a name of more than 255 bytes"))?;
+            out.extend_from_slice(&[3, length]);
+            out.extend_from_slice(name.as_bytes());
+        }
+        (None, None) => return Err(Error::usage("neither a name nor an address")),
+    }
+    out.extend_from_slice(&target.port().to_be_bytes());
+    Ok(())
+}
+
+impl Dial for Socks5 {
+    fn dial<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Stream>> {
+        Box::pin(self.stream(to, cx))
+    }
+
+    fn datagram<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Datagram>> {
+        Box::pin(self.associate(to, cx))
+    }
+}
