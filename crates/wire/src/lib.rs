@@ -4,6 +4,7 @@
 //! - [`Codec`]: frames to bytes and back, with one [`DecodeError`]; [`whole`] for datagrams.
 //! - [`line`] and [`dot`]: text protocols, with strict rules for CR and LF.
 //! - [`Exchange`]: strict request and response, driven by the caller's own task.
+//! - [`Mux`]: many calls in flight over one stream, paired by order or by id.
 //! - `laws` (feature): one suite that every decoder must pass.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -15,6 +16,7 @@ mod exchange;
 #[cfg(feature = "laws")]
 pub mod laws;
 pub mod line;
+mod mux;
 mod read;
 mod write;
 
@@ -24,6 +26,7 @@ pub use codec::{Codec, decode_datagram, whole};
 pub use error::{DecodeError, Why, incomplete};
 pub use exchange::Exchange;
 pub use line::{Line, LineRule, Lines, Token};
+pub use mux::{Correlate, Driver, Events, Mux, MuxOptions, Overflow, Route};
 pub use read::Reader;
 pub use write::Writer;
 
