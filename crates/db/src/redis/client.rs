@@ -1,17 +1,21 @@
 //! The client: one multiplexed connection, made anew when it is lost.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use portolan_core::{ConnectionInfo, Connector, Delivery, Error, Kind, Phase, Result, Stream, clock};
-use portolan_wire::mux::{Mux, MuxOptions};
+use portolan_wire::{Mux, MuxOptions};
 
 use super::PROTOCOL;
 use super::codec::RespCodec;
-use super::command::{Command, Request};
+use super::command::Command;
 use super::options::Options;
 use super::pipeline::{Pipeline, Replies};
 use super::script::Script;
 use super::types::{FromValue, ServerError, Value};
+
+/// How long commands under way may take to end when the client is closed and nothing else was said.
+const CLOSING: Duration = Duration::from_secs(60);
 
 /// A client of one server: cheap to clone, used by any number of tasks at once.
 ///
@@ -79,8 +83,7 @@ impl Client {
 
     /// Runs any command.
     pub async fn run<T: FromValue>(&self, command: &Command) -> Result<T> {
-        let request = Request::one(command);
-        let value = self.reply(&request, command.is_idempotent()).await?;
+        let value = self.reply(command).await?;
         match value {
             Value::Error(error) => Err(error.into_error()),
             value => T::from_value(value),
@@ -92,7 +95,7 @@ impl Client {
         if pipeline.is_empty() {
             return Ok(Replies::default());
         }
-        let values = self.replies(&pipeline.request(), pipeline.is_idempotent()).await?;
+        let values = self.replies(pipeline).await?;
         pipeline.replies(values)
     }
 
@@ -117,30 +120,32 @@ impl Client {
     pub async fn close(&self) -> Result<()> {
         let link = self.0.link.write().unwrap_or_else(PoisonError::into_inner).take();
         match link {
-            Some(link) => link.mux.close().await,
+            Some(link) => link.mux.close(self.0.options.bounds().idle_limit().unwrap_or(CLOSING)).await,
             None => Ok(()),
         }
     }
 
-    async fn reply(&self, request: &Request, idempotent: bool) -> Result<Value> {
-        let limit = self.0.options.bounds().first_byte_limit();
+    async fn reply(&self, command: &Command) -> Result<Value> {
         let mut again = true;
         loop {
             let link = self.link().await?;
-            match link.mux.call(request, limit).await {
-                Err(error) if again && self.may_repeat(&error, idempotent) => again = false,
+            match link.mux.call(command).await {
+                Err(error) if again && self.may_repeat(&error, command.is_idempotent()) => again = false,
                 result => return result.map_err(named),
             }
         }
     }
 
-    async fn replies(&self, request: &Request, idempotent: bool) -> Result<Vec<Value>> {
-        let limit = self.0.options.bounds().first_byte_limit();
+    async fn replies(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
         let mut again = true;
         loop {
             let link = self.link().await?;
-            match link.mux.call_many(request, request.replies(), limit).await {
-                Err(error) if again && self.may_repeat(&error, idempotent) => again = false,
+            let replies = link.mux.call_many(pipeline.owed(), |_, _, out| {
+                pipeline.encode(out);
+                Ok(())
+            });
+            match replies.await {
+                Err(error) if again && self.may_repeat(&error, pipeline.is_idempotent()) => again = false,
                 result => return result.map_err(named),
             }
         }
@@ -196,12 +201,15 @@ impl Link {
     async fn login(stream: Stream, options: &Options) -> Result<Self> {
         let started = clock::now();
         let mut info = stream.info().clone();
-        let settings = MuxOptions::default().in_flight(options.window());
+        let settings = MuxOptions::default()
+            .in_flight(options.window())
+            .max_buffer(options.codec_limits().frame)
+            .call_limit(options.bounds().first_byte_limit());
         let mux = Mux::spawn(stream, RespCodec::new(options.codec_limits()), settings);
         let limit = options.bounds().handshake_limit();
         let work = async {
             for step in handshake(options) {
-                if let Value::Error(error) = mux.call(&Request::one(&step.command), limit).await? {
+                if let Value::Error(error) = mux.call(&step.command).await? {
                     step.judge(error)?;
                 }
             }

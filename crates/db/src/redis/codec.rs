@@ -8,9 +8,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
-use portolan_wire::{Codec, DecodeError};
+use portolan_wire::{Codec, Correlate, DecodeError, Route};
 
-use super::command::Request;
+use super::command::Command;
 use super::types::{ServerError, Value};
 
 /// What one peer may make us hold.
@@ -64,7 +64,7 @@ impl Limits {
 }
 
 /// The codec of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RespCodec {
     limits: Limits,
     scan: Scan,
@@ -72,7 +72,7 @@ pub struct RespCodec {
 
 impl Codec for RespCodec {
     type Frame = Value;
-    type Out = Request;
+    type Out = Command;
 
     fn protocol(&self) -> &'static str {
         super::PROTOCOL
@@ -85,14 +85,21 @@ impl Codec for RespCodec {
         if cut.rest.is_empty() { Ok(Some(value)) } else { Err(DecodeError::invalid("reply", length)) }
     }
 
-    fn encode(&mut self, item: &Request, dst: &mut BytesMut) -> portolan_core::Result<()> {
-        dst.extend_from_slice(item.bytes());
+    fn encode(&mut self, item: &Command, dst: &mut BytesMut) -> portolan_core::Result<()> {
+        item.encode(dst);
         Ok(())
     }
 }
 
+impl Correlate for RespCodec {
+    /// Replies come in the order of their commands; pushes come when they like.
+    fn route(&mut self, frame: &Value) -> Route {
+        if matches!(frame, Value::Push(_)) { Route::Event } else { Route::Next }
+    }
+}
+
 /// How far the reply at the head of the buffer has been measured.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Scan {
     at: usize,
     /// Elements still to come of each open aggregate.

@@ -89,33 +89,6 @@ const IDEMPOTENT: &[&str] = &[
     "ZSCAN", "ZSCORE",
 ];
 
-/// What goes out at once: one or more commands in wire form, and how many replies they are owed.
-#[derive(Debug, Clone)]
-pub struct Request {
-    bytes: Bytes,
-    replies: usize,
-}
-
-impl Request {
-    pub(crate) fn one(command: &Command) -> Self {
-        let mut out = BytesMut::with_capacity(command.body.len() + 16);
-        command.encode(&mut out);
-        Self { bytes: out.freeze(), replies: 1 }
-    }
-
-    pub(crate) fn many(bytes: BytesMut, replies: usize) -> Self {
-        Self { bytes: bytes.freeze(), replies }
-    }
-
-    pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    pub(crate) fn replies(&self) -> usize {
-        self.replies
-    }
-}
-
 fn write_bulk(out: &mut BytesMut, bytes: &[u8]) {
     let mut digits = itoa::Buffer::new();
     out.reserve(bytes.len() + 24);

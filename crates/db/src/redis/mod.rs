@@ -23,17 +23,23 @@
 //! # }
 //! ```
 
+mod client;
 mod codec;
 mod command;
+mod commands;
 mod options;
 mod pipeline;
+mod pubsub;
 mod script;
 mod types;
 
+pub use client::{Client, Watch};
 pub use codec::{Limits, RespCodec};
-pub use command::{All, Command, Request, ToArgs};
+pub use command::{All, Command, ToArgs};
+pub use commands::SetOptions;
 pub use options::Options;
 pub use pipeline::{Aborted, Pipeline, Replies};
+pub use pubsub::{Event, Message, Subscriber};
 pub use script::Script;
 pub use types::{FromValue, NotByte, ServerError, Value};
 

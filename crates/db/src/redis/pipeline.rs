@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use portolan_core::{Delivery, Error, Kind, Result};
 
 use super::PROTOCOL;
-use super::command::{Command, Request};
+use super::command::Command;
 use super::types::{FromValue, Value};
 
 /// Commands that go out in one write. [`atomic`](Self::atomic) makes a transaction of them.
@@ -15,7 +15,7 @@ use super::types::{FromValue, Value};
 ///
 /// let pipeline = Pipeline::new().add(Command::new("INCR").arg("visits")).add(Command::new("GET").arg("name"));
 /// let mut replies = client.pipeline(&pipeline).await?;
-/// let (visits, name): (i64, Option<String>) = (replies.take()?, replies.take()?);
+/// let (visits, name): (i64, Option<String>) = (replies.read()?, replies.read()?);
 /// # Ok(())
 /// # }
 /// ```
@@ -72,15 +72,19 @@ impl Pipeline {
         self.idempotent
     }
 
-    pub(crate) fn request(&self) -> Request {
-        if !self.atomic {
-            return Request::many(self.body.clone(), self.count);
+    /// How many replies it is owed.
+    pub(crate) fn owed(&self) -> usize {
+        if self.atomic { self.count.saturating_add(2) } else { self.count }
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        if self.atomic {
+            Command::new("MULTI").encode(out);
         }
-        let mut out = BytesMut::with_capacity(self.body.len() + 32);
-        Command::new("MULTI").encode(&mut out);
         out.extend_from_slice(&self.body);
-        Command::new("EXEC").encode(&mut out);
-        Request::many(out, self.count + 2)
+        if self.atomic {
+            Command::new("EXEC").encode(out);
+        }
     }
 
     /// Reads what came back: of a transaction, the replies inside `EXEC`'s.
@@ -116,7 +120,7 @@ pub struct Replies {
 
 impl Replies {
     /// The next reply, as `T`. A command that the server refused fails here, and only here.
-    pub fn take<T: FromValue>(&mut self) -> Result<T> {
+    pub fn read<T: FromValue>(&mut self) -> Result<T> {
         match self.values.next() {
             Some(Value::Error(error)) => Err(error.into_error()),
             Some(value) => T::from_value(value),

@@ -136,6 +136,11 @@ impl<C: Codec, S: AsyncRead + AsyncWrite + Unpin> Exchange<C, S> {
         &self.io
     }
 
+    /// The stream, to complete what it knows of itself. Reading or writing it directly puts the conversation out of step.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.io
+    }
+
     /// Encodes a request into the batch without sending it; a request that does not encode leaves the batch as it was.
     pub fn queue(&mut self, item: &C::Out) -> Result<()> {
         self.check()?;
