@@ -1,0 +1,5 @@
+//! DNS against BIND and Unbound, directly and through proxies.
+
+mod faults;
+mod peers;
+mod servers;
