@@ -5,6 +5,7 @@
 //! - [`line`] and [`dot`]: text protocols, with strict rules for CR and LF.
 //! - [`Exchange`]: strict request and response, driven by the caller's own task.
 //! - [`Mux`]: many calls in flight over one stream, paired by order or by id.
+//! - `sasl` (feature): mechanisms and their choice.
 //! - `laws` (feature): one suite that every decoder must pass.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -18,6 +19,8 @@ pub mod laws;
 pub mod line;
 mod mux;
 mod read;
+#[cfg(feature = "sasl")]
+pub mod sasl;
 mod write;
 
 #[cfg(feature = "tokio-util")]
