@@ -1,0 +1,3 @@
+//! Databases against their real servers.
+
+mod redis;
