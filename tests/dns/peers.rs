@@ -166,7 +166,7 @@ async fn names_are_looked_up_over_their_aliases() {
     assert_eq!(www.canonical_name().unwrap(), Some(&name("portolan.test")));
     for (missing, kind) in [
         ("nobody.portolan.test", Kind::Resolve),
-        ("loop.portolan.test", Kind::Protocol),
+        ("loop.portolan.test", Kind::Server),
         ("far.portolan.test", Kind::Server),
     ] {
         let error = names.lookup_ip(missing).await.unwrap_err();

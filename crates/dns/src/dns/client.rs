@@ -205,9 +205,7 @@ impl Client {
                         format!("{} datagrams that answer nothing: somebody is guessing", info.ignored),
                     ));
                 }
-                Err(error) if error.kind() == Kind::Unsupported && self.may_use_tcp() => {
-                    info.fallback = Some(Fallback::NoDatagrams)
-                }
+                Err(error) if no_datagrams(&error) && self.may_use_tcp() => info.fallback = Some(Fallback::NoDatagrams),
                 Err(error) => return Err(error),
             }
         }
@@ -228,7 +226,7 @@ impl Client {
     async fn over_tcp(&self, queries: &[Query]) -> Result<(Vec<Bytes>, ConnectionInfo)> {
         match &self.way {
             Way::Net(net, to) => {
-                let kept = self.kept.lock().await.take().filter_map_usable();
+                let kept = self.kept.lock().await.take().and_then(|mut session| session.is_usable().then_some(session));
                 let mut session = match kept {
                     Some(session) => session,
                     None => self.dial(net, to).await?,
@@ -306,14 +304,10 @@ impl Resolve for Client {
     }
 }
 
-trait Usable {
-    fn filter_map_usable(self) -> Option<Session>;
-}
-
-impl Usable for Option<Session> {
-    fn filter_map_usable(self) -> Option<Session> {
-        self.and_then(|mut session| session.is_usable().then_some(session))
-    }
+/// Whether the way carries no datagrams. Proxies say so in many ways; if the proxy is at fault altogether, TCP
+/// will meet the same fault and tell it.
+fn no_datagrams(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unsupported | Kind::Hop)
 }
 
 fn gone() -> Error {
