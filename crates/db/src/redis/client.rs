@@ -59,7 +59,12 @@ impl Client {
     }
 
     fn new(connector: Option<Connector>, options: Options, link: Link) -> Self {
-        Self(Arc::new(Shared { connector, options, link: RwLock::new(Some(link)), making: tokio::sync::Mutex::default() }))
+        Self(Arc::new(Shared {
+            connector,
+            options,
+            link: RwLock::new(Some(link)),
+            making: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// A further connection with the same settings: for commands that block, and for `WATCH`.
@@ -176,7 +181,11 @@ impl Client {
         }
         let connector = match &self.0.connector {
             Some(connector) if self.0.options.reconnects() && current.is_some() => connector,
-            _ => return Err(Error::closed("the client is closed").with_delivery(Delivery::NotSent).with_protocol(PROTOCOL)),
+            _ => {
+                return Err(Error::closed("the client is closed")
+                    .with_delivery(Delivery::NotSent)
+                    .with_protocol(PROTOCOL));
+            }
         };
         // The name is resolved again: the server may have moved.
         if let Some(name) = self.0.options.endpoint().name() {
@@ -215,7 +224,9 @@ impl Link {
             }
             Ok(())
         };
-        clock::within(limit, Phase::Handshake, work).await.map_err(|error| named(error).with_phase(Phase::Handshake).with_delivery(Delivery::NotSent))?;
+        clock::within(limit, Phase::Handshake, work)
+            .await
+            .map_err(|error| named(error).with_phase(Phase::Handshake).with_delivery(Delivery::NotSent))?;
         info.timings.handshake = Some(clock::now() - started);
         Ok(Self { mux, info: Arc::new(info) })
     }

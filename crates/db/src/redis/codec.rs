@@ -172,7 +172,10 @@ struct Item {
 /// Looks at the item at the head of `rest`. `None`: its head line is not complete.
 fn item(rest: &[u8], at: usize, limits: &Limits) -> Result<Option<Item>, DecodeError> {
     let Some((&kind, _)) = rest.split_first() else { return Ok(None) };
-    if !matches!(kind, b'+' | b'-' | b':' | b'$' | b'*' | b'_' | b'#' | b',' | b'(' | b'!' | b'=' | b'%' | b'~' | b'>' | b'|') {
+    if !matches!(
+        kind,
+        b'+' | b'-' | b':' | b'$' | b'*' | b'_' | b'#' | b',' | b'(' | b'!' | b'=' | b'%' | b'~' | b'>' | b'|'
+    ) {
         return Err(DecodeError::unsupported("reply type", at));
     }
     let Some(line) = line(rest, at, limits.line)? else { return Ok(None) };

@@ -58,9 +58,14 @@ impl Options {
         let unix = url.authority().is_empty();
         let mut options = Self::new(url.endpoint(PORT)?).tls(tls);
         options.credentials = url.credentials();
-        let database = if unix { url.query_value("db").unwrap_or_default() } else { url.path().trim_start_matches('/').to_owned() };
+        let database = if unix {
+            url.query_value("db").unwrap_or_default()
+        } else {
+            url.path().trim_start_matches('/').to_owned()
+        };
         if !database.is_empty() {
-            options.database = database.parse().map_err(|_| Error::usage("the path of a redis url is a database number"))?;
+            options.database =
+                database.parse().map_err(|_| Error::usage("the path of a redis url is a database number"))?;
         }
         for (key, value) in url.query_pairs() {
             options = match (key.as_str(), value.as_str()) {

@@ -167,7 +167,8 @@ impl Subscriber {
             while confirmed < names.len() {
                 match heard(link.read().await?)? {
                     Heard::Message(_) if pending.len() >= MAX_PENDING => {
-                        return Err(Error::new(Kind::Limit, "messages without end before a confirmation").with_protocol(PROTOCOL));
+                        return Err(Error::new(Kind::Limit, "messages without end before a confirmation")
+                            .with_protocol(PROTOCOL));
                     }
                     Heard::Message(message) => pending.push_back(message),
                     Heard::Confirmed(what) if what.eq_ignore_ascii_case(verb.as_bytes()) => confirmed += 1,
@@ -225,7 +226,11 @@ impl Link {
             if let Some(value) = self.codec.decode(&mut self.buf).map_err(|error| error.into_error(PROTOCOL))? {
                 return Ok(value);
             }
-            let n = self.stream.read_buf(&mut self.buf).await.map_err(|error| Error::io(Phase::Idle, error).with_protocol(PROTOCOL))?;
+            let n = self
+                .stream
+                .read_buf(&mut self.buf)
+                .await
+                .map_err(|error| Error::io(Phase::Idle, error).with_protocol(PROTOCOL))?;
             if n == 0 {
                 return Err(Error::closed("server closed the subscription").with_protocol(PROTOCOL));
             }
@@ -260,5 +265,7 @@ fn heard(value: Value) -> Result<Heard> {
         b"subscribe" | b"unsubscribe" | b"psubscribe" | b"punsubscribe" => return Ok(Heard::Confirmed(kind)),
         _ => return Ok(Heard::Pong),
     };
-    message.map(Heard::Message).ok_or_else(|| Error::protocol(PROTOCOL, "expected channel and payload, saw fewer parts"))
+    message
+        .map(Heard::Message)
+        .ok_or_else(|| Error::protocol(PROTOCOL, "expected channel and payload, saw fewer parts"))
 }

@@ -55,7 +55,9 @@ fn every_type_of_the_specification_is_read() {
     assert_eq!(value(SEEDS[8]), Value::Null);
     assert_eq!(value(SEEDS[11]), Value::Array(vec![bulk("hello"), Value::Null, bulk("world")]));
     assert_eq!(value(SEEDS[15]), Value::Double(f64::INFINITY));
-    assert!(matches!(value(SEEDS[17]), Value::Error(error) if error.code == "SYNTAX" && error.message == "invalid syntax"));
+    assert!(
+        matches!(value(SEEDS[17]), Value::Error(error) if error.code == "SYNTAX" && error.message == "invalid syntax")
+    );
     assert!(matches!(value(SEEDS[18]), Value::Verbatim { format, text } if format == "txt" && text == "Some string"));
     assert!(matches!(value(SEEDS[19]), Value::Map(pairs) if pairs.len() == 2));
     assert_eq!(value(SEEDS[21]), Value::Array(vec![Value::Int(2_039_123), Value::Int(9_543_892)]));

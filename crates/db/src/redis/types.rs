@@ -49,7 +49,9 @@ impl Value {
     /// The bytes, where the value is some kind of text.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match self {
-            Self::Bulk(bytes) | Self::Simple(bytes) | Self::BigNumber(bytes) | Self::Verbatim { text: bytes, .. } => Some(bytes),
+            Self::Bulk(bytes) | Self::Simple(bytes) | Self::BigNumber(bytes) | Self::Verbatim { text: bytes, .. } => {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -140,7 +142,8 @@ pub trait FromValue: Sized {
 }
 
 fn unexpected(expected: &str, seen: &Value) -> Error {
-    Error::protocol(PROTOCOL, format!("expected {expected}, saw a {}", seen.kind())).with_delivery(portolan_core::Delivery::Answered)
+    Error::protocol(PROTOCOL, format!("expected {expected}, saw a {}", seen.kind()))
+        .with_delivery(portolan_core::Delivery::Answered)
 }
 
 impl FromValue for Value {
@@ -158,7 +161,10 @@ impl FromValue for () {
 impl FromValue for Bytes {
     fn from_value(value: Value) -> Result<Self> {
         match value {
-            Value::Bulk(bytes) | Value::Simple(bytes) | Value::BigNumber(bytes) | Value::Verbatim { text: bytes, .. } => Ok(bytes),
+            Value::Bulk(bytes)
+            | Value::Simple(bytes)
+            | Value::BigNumber(bytes)
+            | Value::Verbatim { text: bytes, .. } => Ok(bytes),
             Value::Int(number) => Ok(number.to_string().into()),
             Value::Double(number) => Ok(number.to_string().into()),
             other => Err(unexpected("bytes", &other)),
@@ -176,7 +182,8 @@ impl FromValue for String {
     fn from_value(value: Value) -> Result<Self> {
         let bytes = Bytes::from_value(value)?;
         Self::from_utf8(bytes.into()).map_err(|_| {
-            Error::protocol(PROTOCOL, "expected UTF-8 text, saw other bytes").with_delivery(portolan_core::Delivery::Answered)
+            Error::protocol(PROTOCOL, "expected UTF-8 text, saw other bytes")
+                .with_delivery(portolan_core::Delivery::Answered)
         })
     }
 }
@@ -229,10 +236,10 @@ impl<T: FromValue> FromValue for Option<T> {
 impl<T: FromValue + NotByte> FromValue for Vec<T> {
     fn from_value(value: Value) -> Result<Self> {
         match value {
-            Value::Array(items) | Value::Set(items) | Value::Push(items) => items.into_iter().map(T::from_value).collect(),
-            Value::Map(pairs) => {
-                pairs.into_iter().flat_map(|(key, value)| [key, value]).map(T::from_value).collect()
+            Value::Array(items) | Value::Set(items) | Value::Push(items) => {
+                items.into_iter().map(T::from_value).collect()
             }
+            Value::Map(pairs) => pairs.into_iter().flat_map(|(key, value)| [key, value]).map(T::from_value).collect(),
             Value::Null => Ok(Self::new()),
             other => Err(unexpected("an array", &other)),
         }
