@@ -96,7 +96,10 @@ async fn types_round_trip_in_resp3_and_resp2() {
 async fn pipelines_transactions_and_watches() {
     let Some(redis) = start(&[], vec![]) else { return };
     let client = redis.client().await;
-    let pipeline = Pipeline::new().add(Command::new("SET").arg("k").arg(1)).add(Command::new("LPOP").arg("k")).add(Command::new("GET").arg("k"));
+    let pipeline = Pipeline::new()
+        .add(Command::new("SET").arg("k").arg(1))
+        .add(Command::new("LPOP").arg("k"))
+        .add(Command::new("GET").arg("k"));
     let mut replies = client.pipeline(&pipeline).await.unwrap();
     replies.read::<()>().unwrap();
     assert_eq!(replies.read::<Value>().unwrap_err().server::<ServerError>().unwrap().code, "WRONGTYPE");
@@ -133,7 +136,8 @@ async fn a_thousand_callers_get_their_own_replies_and_cancelled_ones_harm_nobody
             tokio::spawn(async move {
                 if n % 3 == 0 {
                     // Given up at some point of its life.
-                    let _ = tokio::time::timeout(Duration::from_micros(n.unsigned_abs()), client.incr("given-up", 1)).await;
+                    let _ =
+                        tokio::time::timeout(Duration::from_micros(n.unsigned_abs()), client.incr("given-up", 1)).await;
                 }
                 let echo: i64 = client.run(&Command::new("ECHO").arg(n)).await.unwrap();
                 assert_eq!(echo, n);
@@ -161,11 +165,15 @@ async fn logins_and_refusals_are_told_apart() {
     assert_eq!((denied.kind(), denied.server::<ServerError>().unwrap().code.as_str()), (Kind::Auth, "NOPERM"));
     record("redis", "peer", &peer(&client).await, "ACL user", 3);
     let wrong = login("joe", "sesam").await.unwrap_err();
-    assert_eq!((wrong.kind(), wrong.phase(), wrong.delivery()), (Kind::Auth, Some(Phase::Handshake), Delivery::NotSent));
+    assert_eq!(
+        (wrong.kind(), wrong.phase(), wrong.delivery()),
+        (Kind::Auth, Some(Phase::Handshake), Delivery::NotSent)
+    );
     assert!(!format!("{wrong:?}").contains("sesam"));
     let none = Client::connect(&Connector::default(), redis.options()).await.unwrap_err();
     assert_eq!(none.kind(), Kind::Auth);
-    let refused = Client::connect(&Connector::default(), Options::new(Endpoint::new("127.0.0.1", free_port()).unwrap())).await;
+    let refused =
+        Client::connect(&Connector::default(), Options::new(Endpoint::new("127.0.0.1", free_port()).unwrap())).await;
     let refused = refused.unwrap_err();
     assert!(refused.is_refused() && refused.attempt().unwrap().address.is_some(), "{refused:?}");
 }
@@ -174,9 +182,22 @@ async fn logins_and_refusals_are_told_apart() {
 async fn tls_with_and_without_trust() {
     let certs = Certs::new();
     let tls_port = free_port();
-    let files = vec![("ca.pem", certs.ca.clone()), ("server.pem", certs.server.clone()), ("server.key", certs.server_key.clone())];
+    let files = vec![
+        ("ca.pem", certs.ca.clone()),
+        ("server.pem", certs.server.clone()),
+        ("server.key", certs.server_key.clone()),
+    ];
     let port = tls_port.to_string();
-    let more = ["--tls-port", &port, "--tls-cert-file", "$D/server.pem", "--tls-key-file", "$D/server.key", "--tls-ca-cert-file", "$D/ca.pem"];
+    let more = [
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        "$D/server.pem",
+        "--tls-key-file",
+        "$D/server.key",
+        "--tls-ca-cert-file",
+        "$D/ca.pem",
+    ];
     let Some(redis) = start(&more, files) else { return };
     let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes());
     let mutual = tls.clone().client_cert_pem(certs.client.as_bytes(), certs.client_key.as_bytes()).build().unwrap();
@@ -239,7 +260,10 @@ async fn a_lost_connection_is_made_anew_but_doubtful_work_is_not_repeated() {
     assert!(other.run::<i64>(&kill).await.unwrap() >= 1);
     assert_eq!(client.get::<i64>("k").await.unwrap(), 1);
     // A command that blocks is cut in the middle: nobody knows whether it was done.
-    let blocked = { let client = client.clone(); tokio::spawn(async move { client.run::<Value>(&Command::new("BLPOP").arg("q").arg(0)).await }) };
+    let blocked = {
+        let client = client.clone();
+        tokio::spawn(async move { client.run::<Value>(&Command::new("BLPOP").arg("q").arg(0)).await })
+    };
     let waiting = Command::new("CLIENT LIST");
     while !other.run::<String>(&waiting).await.unwrap().contains("cmd=blpop") {
         tokio::task::yield_now().await;

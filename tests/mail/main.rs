@@ -1,0 +1,3 @@
+//! Mail against its real servers.
+
+mod smtp;
