@@ -6,10 +6,13 @@
 //! - [`Exchange`]: strict request and response, driven by the caller's own task.
 //! - [`Mux`]: many calls in flight over one stream, paired by order or by id.
 //! - `sasl` (feature): mechanisms and their choice.
+//! - `asn1`, `xdr` (features): cursors for two formats that many protocols share.
 //! - `laws` (feature): one suite that every decoder must pass.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod alarm;
+#[cfg(feature = "asn1")]
+pub mod asn1;
 mod codec;
 pub mod dot;
 mod error;
@@ -22,6 +25,8 @@ mod read;
 #[cfg(feature = "sasl")]
 pub mod sasl;
 mod write;
+#[cfg(feature = "xdr")]
+pub mod xdr;
 
 #[cfg(feature = "tokio-util")]
 pub use codec::Framing;

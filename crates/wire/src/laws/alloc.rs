@@ -13,6 +13,7 @@ use super::{Violation, broken};
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The system's allocator, counting per thread: [`install!`](super::install) makes it that of a test binary.
@@ -25,7 +26,13 @@ impl CountingAlloc {
         Self(())
     }
 
+    /// How many allocations this thread has made: for tests that say how many an operation may make.
+    pub fn allocations() -> u64 {
+        COUNT.get()
+    }
+
     fn grew(by: usize) {
+        let _ = COUNT.try_with(|count| count.set(count.get().wrapping_add(1)));
         let by = isize::try_from(by).unwrap_or(isize::MAX);
         // A thread on its way out has no counters left, and nothing to count either.
         let _ = LIVE.try_with(|live| {

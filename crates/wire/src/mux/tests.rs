@@ -153,6 +153,40 @@ async fn a_hundred_callers_share_their_writes_and_each_gets_its_own_reply() {
     assert!(per_op <= 0.1, "{per_op} writes per call");
 }
 
+#[cfg(feature = "laws")]
+#[tokio::test]
+async fn a_call_on_a_warm_connection_hardly_allocates() {
+    use crate::laws::CountingAlloc;
+    let (near, far) = duplex(64 * 1024);
+    tokio::spawn(async move {
+        let (mut read, mut write) = tokio::io::split(far);
+        let mut room = vec![0; 64 * 1024];
+        while let Ok(n @ 1..) = read.read(&mut room).await {
+            write.write_all(&room[..n]).await.unwrap();
+        }
+    });
+    let codec = Ordered(Lines::new("ordered", LineRule::Strict, 1000));
+    let mux = Mux::spawn(near, codec, MuxOptions::default());
+    let gate = Arc::new(tokio::sync::Barrier::new(101));
+    for _ in 0..100 {
+        let (mux, gate) = (mux.clone(), gate.clone());
+        tokio::spawn(async move {
+            for phase in [10, 100] {
+                for _ in 0..phase {
+                    assert_eq!(mux.call(b"get the value").await.unwrap(), "get the value");
+                }
+                gate.wait().await;
+            }
+        });
+    }
+    gate.wait().await;
+    let before = CountingAlloc::allocations();
+    gate.wait().await;
+    let made = CountingAlloc::allocations() - before;
+    // The read buffer is shared by the replies cut from it: one allocation for each read, not for each call.
+    assert!(made < 2_000, "{made} allocations for 10000 calls");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_on_many_threads_each_get_their_own_reply() {
     writes_per_op().await;

@@ -23,13 +23,14 @@
 //! # Ok::<(), portolan_core::Error>(())
 //! ```
 
+mod end_point;
 mod prep;
 mod scram;
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
-use portolan_core::{Error, Kind, Phase, Result, Secret};
+use portolan_core::{Error, Kind, Phase, Result, Secret, Stream};
 
 use scram::{Hash, Scram};
 
@@ -145,6 +146,34 @@ pub enum ChannelBinding {
     /// `tls-server-end-point`: the hash of the server's certificate, by the hash of its signature (MD5 and SHA-1 become
     /// SHA-256).
     ServerEndPoint(Vec<u8>),
+}
+
+impl ChannelBinding {
+    /// What a stream offers: `tls-exporter` over TLS 1.3, `tls-server-end-point` over TLS 1.2, else nothing.
+    ///
+    /// A protocol whose servers know one kind alone (PostgreSQL: the end point) asks for it by name.
+    pub fn of(stream: &Stream) -> Self {
+        match stream.info().tls.as_ref().map(|tls| tls.version) {
+            Some("TLSv1.3") => Self::exporter(stream),
+            _ => Self::server_end_point(stream),
+        }
+    }
+
+    /// `tls-exporter` (RFC 9266 4.2), or nothing where there is no TLS 1.3: older versions need an extension for it.
+    pub fn exporter(stream: &Stream) -> Self {
+        let mut bytes = vec![0; 32];
+        let modern = stream.info().tls.as_ref().is_some_and(|tls| tls.version == "TLSv1.3");
+        match stream.export_key(b"EXPORTER-Channel-Binding", Some(b""), &mut bytes) {
+            Ok(()) if modern => Self::Exporter(bytes),
+            _ => Self::None,
+        }
+    }
+
+    /// `tls-server-end-point` (RFC 5929 4.1), or nothing without TLS or for a signature whose hash is not defined.
+    pub fn server_end_point(stream: &Stream) -> Self {
+        let leaf = stream.info().tls.as_ref().and_then(|tls| tls.chain.first());
+        leaf.and_then(|leaf| end_point::hash(leaf)).map_or(Self::None, Self::ServerEndPoint)
+    }
 }
 
 impl fmt::Debug for ChannelBinding {
