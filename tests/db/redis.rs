@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Tls};
+use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_db::redis::{Client, Command, Event, Options, Pipeline, Script, ServerError, SetOptions, Value};
-use portolan_tests::{Certs, Server, Spec, free_port, record};
+use portolan_tests::{Certs, Server, Spec, Tape, free_port, record};
 
 struct Redis {
     server: Server,
@@ -272,4 +272,32 @@ async fn a_lost_connection_is_made_anew_but_doubtful_work_is_not_repeated() {
     let lost = blocked.await.unwrap().unwrap_err();
     assert_eq!((lost.kind(), lost.delivery()), (Kind::Closed, Delivery::Unknown));
     client.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_fault_of_the_conversation_ends_in_a_typed_error() {
+    let Some(redis) = start(&[], vec![]) else { return };
+    let session = |addr: std::net::SocketAddr| async move {
+        let options = Options::new(addr.into()).reconnect(false).client_name("tape");
+        let limits = Timeouts::default()
+            .handshake(Duration::from_millis(400))
+            .first_byte(Duration::from_millis(400))
+            .idle(Duration::from_millis(400));
+        let client = Client::connect(&Connector::default(), options.timeouts(limits)).await?;
+        client.set("k", "value").await?;
+        let value: Value = client.get("k").await?;
+        let pipeline =
+            Pipeline::new().add(Command::new("SADD").arg("s").arg("m")).add(Command::new("SMEMBERS").arg("s")).atomic();
+        client.pipeline(&pipeline).await?.read::<Value>()?;
+        let missing: Value = client.get("missing").await?;
+        if value.is_null() || !missing.is_null() {
+            return Err(portolan_core::Error::protocol("redis", "another value than was stored"));
+        }
+        client.close().await
+    };
+    let tape =
+        Tape::record(([127, 0, 0, 1], redis.port).into(), |addr| async move { session(addr).await.unwrap() }).await;
+    let outcome = tape.replay(tape.len(), session).await;
+    assert!(outcome.runs > 500 && outcome.failed > 50, "{outcome:?}");
+    record("redis", "faults", "redis-server", "plain", outcome.runs as u64);
 }

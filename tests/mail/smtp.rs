@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Tls};
+use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_mail::smtp::{Client, Envelope, Notify, Options, Reply, Return, Security};
-use portolan_tests::{Certs, Server, Spec, find, free_port, record};
+use portolan_tests::{Certs, Server, Spec, Tape, find, free_port, record};
 
 struct Postfix {
     server: Server,
@@ -259,4 +259,27 @@ async fn a_second_server_agrees() {
     assert_eq!(wrong.kind(), Kind::Auth);
     let version = String::from_utf8_lossy(&here.stdout).trim().to_owned();
     record("smtp", "peer", &format!("aiosmtpd {version}"), "STARTTLS, PLAIN", 8);
+}
+
+#[tokio::test]
+async fn every_fault_of_the_conversation_ends_in_a_typed_error() {
+    let Some(postfix) = postfix() else { return };
+    let session = |addr: std::net::SocketAddr| async move {
+        let short = Duration::from_millis(400);
+        let limits = Timeouts::default().handshake(short).first_byte(short).idle(short);
+        let options = Options::new(addr.into()).security(Security::Clear).timeouts(limits);
+        let mut client = Client::connect(&Connector::default(), options).await?;
+        client.send("joe@box.test", ["ann@box.test", "nobody@box.test"], b"Subject: x\r\n\r\nx\r\n").await?;
+        client.noop().await?;
+        if !client.is_reusable() {
+            return Err(portolan_core::Error::protocol("smtp", "out of step"));
+        }
+        client.close().await
+    };
+    let tape =
+        Tape::record(([127, 0, 0, 1], postfix.port).into(), |addr| async move { session(addr).await.unwrap() }).await;
+    // The farewell may be cut: a server that closes instead of answering QUIT has still done its work.
+    let outcome = tape.replay(tape.len() - "221 2.0.0 Bye\r\n".len(), session).await;
+    assert!(outcome.runs > 1000 && outcome.failed > 50, "{outcome:?}");
+    record("smtp", "faults", &version(), "plain", outcome.runs as u64);
 }

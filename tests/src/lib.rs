@@ -12,7 +12,9 @@
 )]
 
 mod certs;
+mod replay;
 mod server;
 
 pub use certs::Certs;
+pub use replay::{Fault, Outcome, Tape};
 pub use server::{Server, Spec, find, folder, free_port, record, required};
