@@ -20,7 +20,7 @@ use crate::options::{OnEvent, Options};
 use crate::proto::Engine;
 use crate::proto::failure::Failure;
 use crate::proto::output::Output;
-use crate::shared::{Shared, Upload};
+use crate::shared::{Shared, Task};
 
 /// What one read asks for at first, and at most once reads come full.
 const READ: usize = 16 << 10;
@@ -71,8 +71,8 @@ pub struct Connection<T> {
     input: BytesMut,
     read_size: usize,
     writing: Output,
-    uploads: FuturesUnordered<Upload>,
-    timer: Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    uploads: FuturesUnordered<Task>,
+    timer: Option<(Instant, Task)>,
     /// Kept for its room.
     wakes: Vec<Waker>,
     /// The others had their turn to add to this batch.

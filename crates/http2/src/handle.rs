@@ -1,7 +1,6 @@
 //! The handle by which requests are sent.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -80,7 +79,7 @@ impl SendRequest {
             // Most bodies fit the window at once, and never see the driver.
             let sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
             if !sent {
-                self.shared.hand_over(sending as Pin<Box<dyn Future<Output = ()> + Send>>);
+                self.shared.hand_over(sending);
             }
         }
         pending.response(parts.extensions.get::<OnInformational>()).await

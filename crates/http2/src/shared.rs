@@ -8,8 +8,8 @@ use std::task::Waker;
 
 use crate::proto::Engine;
 
-/// An upload under way.
-pub(crate) type Upload = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What the driver polls beside the transport: an upload, a timer.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What handles, bodies and the driver share. The lock is held for a few hundred instructions and never across a wait.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     uploads_came: AtomicBool,
 }
 
-struct UploadSlot(Upload);
+struct UploadSlot(Task);
 
 impl std::fmt::Debug for UploadSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,7 +51,7 @@ impl Shared {
     }
 
     /// Gives an upload to the driver.
-    pub(crate) fn hand_over(&self, upload: Upload) {
+    pub(crate) fn hand_over(&self, upload: Task) {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(list) = uploads.as_mut() else { return };
         list.push(UploadSlot(upload));
@@ -65,7 +65,7 @@ impl Shared {
         self.uploads_came.load(Ordering::Acquire)
     }
 
-    pub(crate) fn take_uploads(&self) -> Vec<Upload> {
+    pub(crate) fn take_uploads(&self) -> Vec<Task> {
         if !self.uploads_came.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }

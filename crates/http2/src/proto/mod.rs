@@ -220,7 +220,7 @@ impl Engine {
 
     /// Whether the id was never ours to use: an idle or an even one.
     pub(crate) fn is_idle(&self, id: u32) -> bool {
-        id % 2 == 0 || id >= self.next_id
+        id.is_multiple_of(2) || id >= self.next_id
     }
 
     /// Whether we reset this stream not long ago.
