@@ -1,8 +1,10 @@
 //! Name service clients of portolan: one module and one feature for each protocol.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// begin: xtask sync
 #[cfg(feature = "dns")]
 pub mod dns;
+// end: xtask sync
 
 #[cfg(all(test, feature = "dns"))]
 portolan_wire::laws::install!();

@@ -204,11 +204,18 @@ impl Laws {
             return Err(broken("a seed decodes", "no seed gave a frame: the suite would test nothing", &[]));
         }
         for input in Inputs::new(seeds, self.rounds, self.seed) {
-            let whole = self.feed(&new, &[&input])?;
-            self.agree(&new, &input, &whole, &input.chunks(1).collect::<Vec<_>>())?;
-            self.agree(&new, &input, &whole, &chunks(&input, &mut random))?;
+            self.one(&new, &input, &mut random)?;
         }
         Ok(())
+    }
+
+    /// Checks a codec with one input: the body of a fuzz target.
+    pub fn try_input<C: Codec>(&self, new: impl Fn() -> C, input: &[u8]) -> Result<(), Violation>
+    where
+        C::Frame: Debug,
+    {
+        alloc::demand_installed()?;
+        self.one(&new, input, &mut Random::new(self.seed))
     }
 
     /// [`check_datagram`](Self::check_datagram), giving the violation back.
@@ -233,13 +240,34 @@ impl Laws {
             }
         }
         for input in Inputs::new(seeds, self.rounds, self.seed) {
-            let (first, _) = self.watched(&input, input.len(), || decode(&input).map(|value| format!("{value:?}")))?;
-            let (again, _) = self.watched(&input, input.len(), || decode(&input).map(|value| format!("{value:?}")))?;
-            if first != again {
-                return Err(broken("same bytes, same answer", &format!("{first:?} then {again:?}"), &input));
-            }
+            self.try_datagram_input(&decode, &input)?;
         }
         Ok(())
+    }
+
+    /// Checks a datagram decoder with one input: the body of a fuzz target.
+    pub fn try_datagram_input<T: Debug>(
+        &self,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+        input: &[u8],
+    ) -> Result<(), Violation> {
+        alloc::demand_installed()?;
+        let (first, _) = self.watched(input, input.len(), || decode(input).map(|value| format!("{value:?}")))?;
+        let (again, _) = self.watched(input, input.len(), || decode(input).map(|value| format!("{value:?}")))?;
+        if first != again {
+            return Err(broken("same bytes, same answer", &format!("{first:?} then {again:?}"), input));
+        }
+        Ok(())
+    }
+
+    /// The same frames from the whole, from single bytes, and from chunks.
+    fn one<C: Codec>(&self, new: &impl Fn() -> C, input: &[u8], random: &mut Random) -> Result<(), Violation>
+    where
+        C::Frame: Debug,
+    {
+        let whole = self.feed(new, &[input])?;
+        self.agree(new, input, &whole, &input.chunks(1).collect::<Vec<_>>())?;
+        self.agree(new, input, &whole, &chunks(input, random))
     }
 
     /// Splits a seed in two everywhere, and into single bytes; whether it gave a frame at all.

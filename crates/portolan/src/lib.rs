@@ -1,0 +1,45 @@
+//! One connector, every protocol: how a peer is reached (resolver, address policy, proxies, TLS, deadlines) is said once, in a
+//! [`Connector`], and what is said to the peer is a protocol module with a Cargo feature of its own.
+//!
+//! ```toml
+//! [dependencies]
+//! portolan = { version = "0.1", features = ["redis", "smtp"] }
+//! ```
+//!
+//! - Everything of [`core`] is at the top: [`Connector`], [`Policy`], [`Hop`], [`Tls`], [`Error`] and their neighbours.
+//! - Each protocol is a module named like its feature: `portolan::redis`, `portolan::smtp`, `portolan::dns`.
+//! - [`wire`] is the kit to write a protocol of one's own with.
+//! - [`registry()`] gives the table of all protocols as data.
+//!
+//! # Features
+//!
+//! No protocol is on unless asked for. These are:
+#![doc = include_str!("features.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod registry;
+mod rows;
+
+pub use portolan_core as core;
+#[doc(inline)]
+pub use portolan_core::*;
+#[cfg(feature = "hpack")]
+pub use portolan_hpack as hpack;
+pub use portolan_wire as wire;
+
+// begin: xtask sync
+#[cfg(feature = "redis")]
+pub use portolan_db::redis;
+#[cfg(feature = "dns")]
+pub use portolan_dns::dns;
+#[cfg(feature = "smtp")]
+pub use portolan_mail::smtp;
+// end: xtask sync
+
+pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
+
+/// The examples of the README compile.
+#[cfg(all(doctest, feature = "dns", feature = "redis", feature = "smtp"))]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+pub struct Readme;

@@ -1,0 +1,106 @@
+//! One fuzz target for each decoder, all made by one macro: the bytes go through the same laws as in the crates' own tests
+//! (never a panic, the same frames however split, memory bounded by what arrived). The seeds in `seeds/TARGET/` are real
+//! conversations, readable where the protocol is.
+//!
+//! `cargo +nightly fuzz run redis seeds/redis` looks for more; `cargo test --lib` runs every body on its seeds and their
+//! mutations, on any toolchain.
+
+use portolan_wire::{LineRule, Lines, laws};
+
+laws::install!();
+
+/// Makes `pub fn NAME(data)` for each target, and the table of them all.
+#[macro_export]
+macro_rules! targets {
+    ($($kind:ident $name:ident = $entry:path;)+) => {
+        $(
+            /// Fails with the law that these bytes break.
+            pub fn $name(data: &[u8]) {
+                $crate::$kind!(data, $entry);
+            }
+        )+
+
+        /// Every target by name.
+        pub const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),+];
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! codec {
+    ($data:expr, $new:path) => {
+        if let Err(broken) = portolan_wire::laws::Laws::default().try_input($new, $data) {
+            panic!("{broken}");
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! datagram {
+    ($data:expr, $decode:path) => {
+        if let Err(broken) = portolan_wire::laws::Laws::default().try_datagram_input($decode, $data) {
+            panic!("{broken}");
+        }
+    };
+}
+
+mod targets;
+
+pub use targets::*;
+
+/// Lines as most text protocols have them.
+pub fn fuzzed_lines() -> Lines {
+    Lines::new("fuzz", LineRule::Lenient, 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Cuts, blown-up bytes and doubled halves of a seed: what a fuzzer tries first.
+    fn mutations(seed: &[u8]) -> Vec<Vec<u8>> {
+        let mut out = vec![seed.to_vec(), [seed, seed].concat()];
+        for at in 0..seed.len().min(256) {
+            out.push(seed[..at].to_vec());
+            for byte in [0, b'9', b'\r', b'\n', 0x7f, 0x80, 0xff] {
+                let mut changed = seed.to_vec();
+                changed[at] = byte;
+                out.push(changed);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_target_holds_on_its_seeds_and_their_mutations() {
+        for (name, target) in TARGETS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(name);
+            let mut seeds = 0;
+            for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+                let seed = std::fs::read(entry.unwrap().path()).unwrap();
+                mutations(&seed).iter().for_each(|input| target(input));
+                seeds += 1;
+            }
+            assert!(seeds > 0, "{name} has no seeds");
+        }
+    }
+
+    #[test]
+    fn noise_breaks_no_target() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for (_, target) in TARGETS {
+            for len in 0..300_usize {
+                let noise: Vec<u8> = (0..len)
+                    .map(|_| {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        state.to_be_bytes()[0]
+                    })
+                    .collect();
+                target(&noise);
+            }
+        }
+    }
+}

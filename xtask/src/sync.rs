@@ -1,0 +1,235 @@
+//! `cargo xtask sync`: everything that follows from `protocols.toml`, written between marker comments or into whole files.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::markers;
+use crate::run::filter;
+use crate::table::{Decoder, DecoderKind, Family, Protocol, Table};
+use crate::{Outcome, read};
+
+/// Writes what differs, or with `check` fails with its list.
+pub(crate) fn run(root: &Path, check: bool) -> Outcome {
+    let table = Table::load(root)?;
+    let mut differing = Vec::new();
+    for (path, text) in outputs(root, &table)? {
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        if old == text {
+            continue;
+        }
+        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+        if check {
+            differing.push(format!("{shown}{}", first_difference(&old, &text)));
+        } else {
+            write(&path, &text)?;
+            println!("wrote {shown}");
+        }
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("not as protocols.toml says (cargo xtask sync mends it):\n  {}", differing.join("\n  ")))
+}
+
+/// Each file and what it should hold.
+fn outputs(root: &Path, table: &Table) -> Outcome<Vec<(PathBuf, String)>> {
+    let mut out = Vec::new();
+    let mut between = |path: PathBuf, lines: &str| -> Outcome {
+        let old = read(&path)?;
+        let new = markers::replace(&old, lines).map_err(|error| format!("{}: {error}", path.display()))?;
+        out.push((path, new));
+        Ok(())
+    };
+    for (name, family) in table.families() {
+        let rows = table.of(name);
+        let dir = root.join(&family.path);
+        between(dir.join("Cargo.toml"), &family_features(&rows))?;
+        between(dir.join("src/lib.rs"), &modules(&rows))?;
+    }
+    let umbrella = root.join("crates/portolan");
+    between(umbrella.join("Cargo.toml"), &umbrella_features(table))?;
+    between(umbrella.join("src/lib.rs"), &reexports(table))?;
+    between(root.join("README.md"), &readme_table(table))?;
+    between(root.join("fuzz/Cargo.toml"), &fuzz_bins(&table.decoders))?;
+    let manifest = out.iter().find(|(path, _)| *path == umbrella.join("Cargo.toml"));
+    let features = features_table(manifest.map_or("", |(_, text)| text.as_str()));
+    out.push((umbrella.join("src/features.md"), features));
+    out.push((umbrella.join("src/rows.rs"), rustfmt(&rows(table))?));
+    out.push((root.join("fuzz/src/targets.rs"), rustfmt(&fuzz_list(&table.decoders))?));
+    for decoder in &table.decoders {
+        out.push((root.join(format!("fuzz/fuzz_targets/{}.rs", decoder.name)), fuzz_target(decoder)));
+    }
+    Ok(out)
+}
+
+fn family_features(rows: &[&Protocol]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        let needs: Vec<String> = row.needs.iter().map(|need| format!("{need:?}")).collect();
+        let _ = writeln!(out, "## {}.\n{} = [{}]", row.title, row.name, needs.join(", "));
+    }
+    out
+}
+
+fn modules(rows: &[&Protocol]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        let _ = writeln!(out, "#[cfg(feature = {:?})]\npub mod {};", row.name, row.module());
+    }
+    out
+}
+
+fn umbrella_features(table: &Table) -> String {
+    let mut out = String::new();
+    let mut all = Vec::new();
+    for (name, family) in table.families() {
+        let rows = table.of(name);
+        for row in &rows {
+            let (crate_name, feature) = (&family.package, &row.name);
+            let _ = writeln!(out, "## {}.\n{feature} = [\"dep:{crate_name}\", \"{crate_name}/{feature}\"]", row.title);
+        }
+        let names: Vec<String> = rows.iter().map(|row| format!("{:?}", row.name)).collect();
+        let _ = writeln!(out, "## Family: {}.\nall-{name} = [{}]", family.title.to_lowercase(), names.join(", "));
+        all.push(format!("\"all-{name}\""));
+    }
+    let _ = writeln!(out, "## Every protocol.\nall = [{}]", all.join(", "));
+    out
+}
+
+/// The documented features of a manifest: `## text` above `name = [..]`.
+fn features_table(manifest: &str) -> String {
+    let mut out = String::from("| feature | what it compiles |\n|---|---|\n");
+    let mut lines = manifest.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(text) = line.strip_prefix("## ") else { continue };
+        if let Some((name, _)) = lines.peek().and_then(|next| next.split_once(" = [")) {
+            let _ = writeln!(out, "| `{name}` | {text} |");
+        }
+    }
+    out
+}
+
+fn reexports(table: &Table) -> String {
+    let mut out = String::new();
+    for (name, family) in table.families() {
+        for row in table.of(name) {
+            let library = family.package.replace('-', "_");
+            let _ = writeln!(out, "#[cfg(feature = {:?})]\npub use {library}::{};", row.name, row.module());
+        }
+    }
+    out
+}
+
+fn readme_table(table: &Table) -> String {
+    let mut out = String::from("\n| protocol | what | feature | port | transport | TLS |\n|---|---|---|---|---|---|\n");
+    for row in table.ordered() {
+        let feature = row.feature().map_or_else(|| "always".to_owned(), |name| format!("`{name}`"));
+        let _ = writeln!(
+            out,
+            "| {} | {} | {feature} | {} | {} | {} |",
+            row.name,
+            row.title,
+            row.port_text(),
+            row.transport.word(),
+            row.tls.word()
+        );
+    }
+    out.push('\n');
+    out
+}
+
+/// The registry as a Rust table.
+fn rows(table: &Table) -> String {
+    let mut out = String::from(
+        "//! Written by `cargo xtask sync` from protocols.toml.\n\n\
+         use crate::registry::{Protocol, Status, TlsForm, Transport};\n\npub(crate) static ROWS: &[Protocol] = &[\n",
+    );
+    for row in table.ordered() {
+        let family: Option<&Family> = table.family.get(&row.family);
+        let package = family.map_or("", |family| family.package.as_str());
+        let _ = writeln!(
+            out,
+            "Protocol {{ name: {:?}, title: {:?}, family: {:?}, package: {package:?}, schemes: &{:?}, port: {:?}, \
+             transport: Transport::{}, tls: TlsForm::{}, spec: {:?}, feature: {:?}, status: Status::{} }},",
+            row.name,
+            row.title,
+            row.family,
+            row.schemes,
+            row.port,
+            row.transport.variant(),
+            row.tls.variant(),
+            row.spec,
+            row.feature(),
+            row.status.variant()
+        );
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn fuzz_bins(decoders: &[Decoder]) -> String {
+    let mut out = String::new();
+    for Decoder { name, .. } in decoders {
+        let _ = writeln!(
+            out,
+            "[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\ntest = false\ndoc = false\nbench = false\n"
+        );
+    }
+    out
+}
+
+fn fuzz_list(decoders: &[Decoder]) -> String {
+    let mut out = String::from("//! Written by `cargo xtask sync` from protocols.toml.\n\ncrate::targets! {\n");
+    for decoder in decoders {
+        let kind = match decoder.kind {
+            DecoderKind::Codec => "codec",
+            DecoderKind::Datagram => "datagram",
+        };
+        // An entry without a path is a function of the fuzz crate itself, for decoders that take settings.
+        let path = if decoder.entry.contains("::") {
+            format!("{}::{}", decoder.library(), decoder.entry)
+        } else {
+            format!("crate::{}", decoder.entry)
+        };
+        let _ = writeln!(out, "    {kind} {} = {path};", decoder.name);
+    }
+    out.push_str("}\n");
+    out
+}
+
+fn fuzz_target(decoder: &Decoder) -> String {
+    format!(
+        "//! Written by `cargo xtask sync` from protocols.toml.\n#![no_main]\n\nlibfuzzer_sys::fuzz_target!(|data: &[u8]| portolan_fuzz::{}(data));\n",
+        decoder.name
+    )
+}
+
+fn rustfmt(text: &str) -> Outcome<String> {
+    filter("rustfmt", &["--edition", "2024", "--config", "max_width=120,use_small_heuristics=Max"], text)
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn first_difference(old: &str, new: &str) -> String {
+    let at = old.lines().zip(new.lines()).position(|(a, b)| a != b);
+    let at = at.unwrap_or_else(|| old.lines().count().min(new.lines().count()));
+    let line = |text: &str| text.lines().nth(at).unwrap_or("(end)").to_owned();
+    format!(":{}\n    is        {}\n    should be {}", at + 1, line(old), line(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_shown_with_its_line() {
+        let text = first_difference("a\nb\n", "a\nc\n");
+        assert!(text.starts_with(":2") && text.contains("is        b") && text.ends_with("should be c"), "{text}");
+        assert!(first_difference("a\n", "a\nb\n").contains("(end)"));
+    }
+}

@@ -1,0 +1,232 @@
+//! `protocols.toml`, read and checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{Outcome, read};
+
+/// All facts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    pub(crate) family: BTreeMap<String, Family>,
+    #[serde(rename = "protocol")]
+    pub(crate) protocols: Vec<Protocol>,
+    #[serde(rename = "decoder")]
+    pub(crate) decoders: Vec<Decoder>,
+}
+
+/// A crate of protocols.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Family {
+    #[serde(rename = "crate")]
+    pub(crate) package: String,
+    pub(crate) path: String,
+    pub(crate) title: String,
+}
+
+/// A row.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Protocol {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) family: String,
+    pub(crate) schemes: Vec<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) transport: Transport,
+    pub(crate) tls: TlsForm,
+    pub(crate) spec: String,
+    #[serde(default)]
+    pub(crate) needs: Vec<String>,
+    pub(crate) example: Option<String>,
+    pub(crate) status: Status,
+    pub(crate) install: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TlsForm {
+    Never,
+    Implicit,
+    Starttls,
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Works,
+    Partial,
+    Legacy,
+}
+
+/// A decoder and so a fuzz target.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Decoder {
+    pub(crate) name: String,
+    #[serde(rename = "crate")]
+    pub(crate) package: String,
+    pub(crate) kind: DecoderKind,
+    pub(crate) entry: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DecoderKind {
+    Codec,
+    Datagram,
+}
+
+impl Protocol {
+    /// Its Cargo feature; rows of core are always there.
+    pub(crate) fn feature(&self) -> Option<&str> {
+        (self.family != "core").then_some(&self.name)
+    }
+
+    /// Its module.
+    pub(crate) fn module(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    pub(crate) fn port_text(&self) -> String {
+        self.port.map_or_else(|| "-".to_owned(), |port| port.to_string())
+    }
+}
+
+impl Decoder {
+    /// The crate's name in Rust.
+    pub(crate) fn library(&self) -> String {
+        self.package.replace('-', "_")
+    }
+}
+
+impl Table {
+    pub(crate) fn load(root: &Path) -> Outcome<Self> {
+        let text = read(&root.join("protocols.toml"))?;
+        let table: Self = toml::from_str(&text).map_err(|error| format!("protocols.toml: {error}"))?;
+        table.validate()?;
+        Ok(table)
+    }
+
+    /// The rows of a family, in the order of their names.
+    pub(crate) fn of<'a>(&'a self, family: &'a str) -> Vec<&'a Protocol> {
+        let mut rows: Vec<_> = self.protocols.iter().filter(|row| row.family == family).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    /// The families that are crates of their own.
+    pub(crate) fn families(&self) -> impl Iterator<Item = (&String, &Family)> {
+        self.family.iter().filter(|(name, _)| *name != "core")
+    }
+
+    /// The rows family by family, core first.
+    pub(crate) fn ordered(&self) -> Vec<&Protocol> {
+        let rest = self.families().flat_map(|(name, _)| self.of(name));
+        self.of("core").into_iter().chain(rest).collect()
+    }
+
+    fn validate(&self) -> Outcome {
+        let mut names = BTreeSet::new();
+        let mut schemes = BTreeSet::new();
+        for row in &self.protocols {
+            let well_formed = row.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            if row.name.is_empty() || !well_formed {
+                return Err(format!("protocols.toml: {:?} is no name: lower-case letters, digits, hyphens", row.name));
+            }
+            if !names.insert(&row.name) {
+                return Err(format!("protocols.toml: two rows are named {}", row.name));
+            }
+            if !self.family.contains_key(&row.family) {
+                return Err(format!("protocols.toml: {} is of an unknown family {}", row.name, row.family));
+            }
+            for scheme in &row.schemes {
+                if !schemes.insert(scheme) {
+                    return Err(format!("protocols.toml: the scheme {scheme} is used twice"));
+                }
+            }
+        }
+        let mut targets = BTreeSet::new();
+        match self.decoders.iter().find(|decoder| !targets.insert(&decoder.name)) {
+            Some(twice) => Err(format!("protocols.toml: two decoders are named {}", twice.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+macro_rules! words {
+    ($($kind:ident: $($variant:ident $word:literal),+;)+) => {$(
+        impl $kind {
+            /// As tables say it.
+            pub(crate) fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// As Rust says it.
+            pub(crate) fn variant(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant)),+ }
+            }
+        }
+    )+};
+}
+
+words! {
+    Transport: Tcp "TCP", Udp "UDP", Both "TCP, UDP";
+    TlsForm: Never "never", Implicit "implicit", Starttls "STARTTLS", Both "implicit, STARTTLS";
+    Status: Works "works", Partial "partial", Legacy "legacy";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Outcome<Table> {
+        let table: Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        table.validate().map(|()| table)
+    }
+
+    const FAMILY: &str = "[family.x]\ncrate = 'x'\npath = 'x'\ntitle = 'X'\n";
+
+    fn row(name: &str, scheme: &str, family: &str) -> String {
+        format!(
+            "[[protocol]]\nname = '{name}'\ntitle = 'T'\nfamily = '{family}'\nschemes = ['{scheme}']\ntransport = 'udp'\n\
+             tls = 'never'\nspec = 'S'\nstatus = 'works'\ninstall = []\n"
+        )
+    }
+
+    #[test]
+    fn rows_that_contradict_each_other_are_refused() {
+        let decoders = "decoder = []\n";
+        let good = format!("{decoders}{FAMILY}{}{}", row("b", "b", "x"), row("a", "a", "x"));
+        let table = parse(&good).unwrap();
+        assert_eq!(table.of("x").iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        for (rows, complaint) in [
+            ([row("a", "a", "x"), row("a", "b", "x")], "two rows"),
+            ([row("a", "a", "x"), row("b", "a", "x")], "used twice"),
+            ([row("a", "a", "y"), row("b", "b", "x")], "unknown family"),
+            ([row("A_", "a", "x"), row("b", "b", "x")], "no name"),
+        ] {
+            let error = parse(&format!("{decoders}{FAMILY}{}", rows.concat())).unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_facts_are_refused() {
+        let error = parse(&format!("decoder = []\n{FAMILY}colour = 'red'\n")).unwrap_err();
+        assert!(error.contains("colour"), "{error}");
+    }
+}
