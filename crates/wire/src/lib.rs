@@ -2,7 +2,7 @@
 //!
 //! - [`Reader`] and [`Writer`]: cursors with checked integers, length-prefixed scopes and string forms.
 //! - [`Codec`]: frames to bytes and back, with one [`DecodeError`]; [`whole`] for datagrams.
-//! - [`line`] and [`dot`]: text protocols, with strict rules for CR and LF.
+//! - [`mod@line`] and [`dot`]: text protocols, with strict rules for CR and LF.
 //! - [`Exchange`]: strict request and response, driven by the caller's own task.
 //! - [`Mux`]: many calls in flight over one stream, paired by order or by id.
 //! - `sasl` (feature): mechanisms and their choice.

@@ -144,6 +144,16 @@ async fn a_close_is_an_error_wherever_it_comes_and_says_what_became_of_the_reque
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_reply_of_a_batch_is_waited_for_anew() {
+    let (mut exchange, mut far) = talk(64);
+    exchange.send_all([b"a".as_slice(), b"b"]).await.unwrap();
+    far.write_all(b"1\r\n").await.unwrap();
+    exchange.recv().await.unwrap();
+    let error = exchange.recv().await.unwrap_err();
+    assert_eq!((error.phase(), error.delivery()), (Some(Phase::FirstByte), Delivery::Unknown));
+}
+
 #[tokio::test]
 async fn a_broken_reply_is_a_protocol_error_and_a_flood_a_limit() {
     let (mut exchange, mut far) = talk(64);
@@ -151,6 +161,9 @@ async fn a_broken_reply_is_a_protocol_error_and_a_flood_a_limit() {
     let error = exchange.call(b"x".as_slice()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (Kind::Protocol, Delivery::Answered));
     assert!(!exchange.is_reusable());
+    let later = exchange.call(b"y".as_slice()).await.unwrap_err();
+    assert_eq!((later.kind(), later.delivery()), (Kind::Closed, Delivery::NotSent));
+    assert!(later.message().contains("bare LF"), "{later}");
     let (exchange, mut far) = talk(64);
     far.write_all(&[b'x'; 50]).await.unwrap();
     let error = exchange.with_max_buffer(40).call(b"x".as_slice()).await.unwrap_err();
