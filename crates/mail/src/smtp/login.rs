@@ -21,7 +21,7 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> Result<()> {
         return Err(auth("the server offers no login here; many do so only after STARTTLS"));
     }
     let stream = client.talk.stream();
-    let (tls, binding) = (stream.is_tls(), binding(stream));
+    let (tls, binding) = (stream.is_tls(), ChannelBinding::of(stream));
     let identity = if options.is_token() {
         let to = options.endpoint();
         Identity::token(&login.user, login.password.clone()).at(to.host_text(), to.port())
@@ -58,17 +58,6 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> Result<()> {
         };
     }
     Err(auth("the server asks without end"))
-}
-
-/// What ties a login to this very TLS connection.
-fn binding(stream: &portolan_core::Stream) -> ChannelBinding {
-    let mut key = [0; 32];
-    let v13 = stream.info().tls.as_ref().is_some_and(|tls| tls.version == "TLSv1.3");
-    // RFC 9266: the exporter stands for the channel; with TLS 1.2 only under conditions that are not known here.
-    match stream.export_key(b"EXPORTER-Channel-Binding", Some(b""), &mut key) {
-        Ok(()) if v13 => ChannelBinding::Exporter(key.to_vec()),
-        _ => ChannelBinding::None,
-    }
 }
 
 fn allowed(options: &Options) -> Result<Allow> {

@@ -66,7 +66,9 @@ impl Options {
             "submission" => (SUBMISSION_PORT, Security::StartTls),
             "smtps" => (SMTPS_PORT, Security::Implicit),
             other => {
-                return Err(Error::usage(format!("the scheme of a mail url is smtp, submission or smtps, not {other}")));
+                return Err(Error::usage(format!(
+                    "the scheme of a mail url is smtp, submission or smtps, not {other}"
+                )));
             }
         };
         let mut options = Self::new(url.endpoint(port)?).security(security);
