@@ -5,6 +5,7 @@
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::large_futures,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "the peers of the tour open sockets, and an example talks to its user"

@@ -97,24 +97,24 @@ async fn pipelines_transactions_and_watches() {
     let Some(redis) = start(&[], vec![]) else { return };
     let client = redis.client().await;
     let pipeline = Pipeline::new()
-        .add(Command::new("SET").arg("k").arg(1))
-        .add(Command::new("LPOP").arg("k"))
-        .add(Command::new("GET").arg("k"));
+        .with(Command::new("SET").arg("k").arg(1))
+        .with(Command::new("LPOP").arg("k"))
+        .with(Command::new("GET").arg("k"));
     let mut replies = client.pipeline(&pipeline).await.unwrap();
     replies.read::<()>().unwrap();
     assert_eq!(replies.read::<Value>().unwrap_err().server::<ServerError>().unwrap().code, "WRONGTYPE");
     assert_eq!(replies.read::<i64>().unwrap(), 1);
-    let atomic = Pipeline::new().add(Command::new("INCR").arg("k")).add(Command::new("INCR").arg("k")).atomic();
+    let atomic = Pipeline::new().with(Command::new("INCR").arg("k")).with(Command::new("INCR").arg("k")).atomic();
     let mut replies = client.pipeline(&atomic).await.unwrap();
     assert_eq!((replies.read::<i64>().unwrap(), replies.read::<i64>().unwrap()), (2, 3));
-    let broken = Pipeline::new().add(Command::new("SET").arg("k").arg(9)).add(Command::new("NOSUCH")).atomic();
+    let broken = Pipeline::new().with(Command::new("SET").arg("k").arg(9)).with(Command::new("NOSUCH")).atomic();
     assert_eq!(client.pipeline(&broken).await.unwrap_err().server::<ServerError>().unwrap().code, "ERR");
     assert_eq!(client.get::<i64>("k").await.unwrap(), 3);
 
     let watch = client.watch(&["k"]).await.unwrap();
     let seen: i64 = watch.client().get("k").await.unwrap();
     client.set("k", 100).await.unwrap();
-    let set = |value: i64| Pipeline::new().add(Command::new("SET").arg("k").arg(value));
+    let set = |value: i64| Pipeline::new().with(Command::new("SET").arg("k").arg(value));
     assert!(watch.exec(set(seen + 1)).await.unwrap().is_none());
     let watch = client.watch(&["k"]).await.unwrap();
     assert!(watch.exec(set(101)).await.unwrap().is_some());
@@ -286,8 +286,10 @@ async fn every_fault_of_the_conversation_ends_in_a_typed_error() {
         let client = Client::connect(&Connector::default(), options.timeouts(limits)).await?;
         client.set("k", "value").await?;
         let value: Value = client.get("k").await?;
-        let pipeline =
-            Pipeline::new().add(Command::new("SADD").arg("s").arg("m")).add(Command::new("SMEMBERS").arg("s")).atomic();
+        let pipeline = Pipeline::new()
+            .with(Command::new("SADD").arg("s").arg("m"))
+            .with(Command::new("SMEMBERS").arg("s"))
+            .atomic();
         client.pipeline(&pipeline).await?.read::<Value>()?;
         let missing: Value = client.get("missing").await?;
         if value.is_null() || !missing.is_null() {

@@ -5,6 +5,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::large_futures,
     clippy::panic,
     clippy::print_stdout,
     clippy::exhaustive_structs,

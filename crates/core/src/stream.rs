@@ -150,7 +150,8 @@ impl Stream {
         let Self { io, early, mut info, upgrade } = self;
         let (io, agreed) = match io {
             Inner::Tcp(tcp) => {
-                let (io, agreed) = tls::handshake(tcp, name, tls, alpn, limit).await?;
+                // Boxed: a handshake under way is large, and every caller's future would carry it.
+                let (io, agreed) = Box::pin(tls::handshake(tcp, name, tls, alpn, limit)).await?;
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {

@@ -1,6 +1,6 @@
 //! R1.7 to R1.10: every wait bounded, the policy on the address really connected to, and the facts on every error.
 
-#![allow(clippy::disallowed_methods, reason = "the tests are the peer")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "these are tests, and they are the peer")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

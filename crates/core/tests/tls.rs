@@ -1,6 +1,6 @@
 //! R1.1 and R1.2: TLS as the caller says it, from the first byte and in mid-stream.
 
-#![allow(clippy::disallowed_methods, reason = "the tests are the peer")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "these are tests, and they are the peer")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -232,6 +232,7 @@ impl<T: ToArgs> ToArgs for Option<T> {
 
 /// A list of arguments that is not one of bytes.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_structs, reason = "a wrapper that is written at every call")]
 pub struct All<'a, T>(pub &'a [T]);
 
 impl<T: ToArgs> ToArgs for All<'_, T> {

@@ -13,7 +13,7 @@ use super::types::{FromValue, Value};
 /// # async fn run(client: portolan_db::redis::Client) -> portolan_core::Result<()> {
 /// use portolan_db::redis::{Command, Pipeline};
 ///
-/// let pipeline = Pipeline::new().add(Command::new("INCR").arg("visits")).add(Command::new("GET").arg("name"));
+/// let pipeline = Pipeline::new().with(Command::new("INCR").arg("visits")).with(Command::new("GET").arg("name"));
 /// let mut replies = client.pipeline(&pipeline).await?;
 /// let (visits, name): (i64, Option<String>) = (replies.read()?, replies.read()?);
 /// # Ok(())
@@ -40,7 +40,7 @@ impl Pipeline {
     }
 
     /// One more command.
-    pub fn add(mut self, command: Command) -> Self {
+    pub fn with(mut self, command: Command) -> Self {
         self.push(&command);
         self
     }
