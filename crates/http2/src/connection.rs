@@ -54,6 +54,7 @@ where
         timer: None,
         wakes: Vec::new(),
         yielded: false,
+        unflushed: false,
         lost: false,
         ending: None,
     };
@@ -77,6 +78,8 @@ pub struct Connection<T> {
     wakes: Vec<Waker>,
     /// The others had their turn to add to this batch.
     yielded: bool,
+    /// The transport may hold what was written: TLS does.
+    unflushed: bool,
     /// The transport takes or gives nothing any more.
     lost: bool,
     ending: Option<Ending>,
@@ -166,7 +169,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Wrote {
-        let mut flush = false;
         while !self.lost {
             if self.writing.is_empty() {
                 if self.shared.lock().out.is_empty() {
@@ -184,7 +186,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 // Uploads that waited for room add to the next batch.
                 self.drive_uploads(cx);
             }
-            flush = true;
+            self.unflushed = true;
             match self.poll_write(cx) {
                 Poll::Pending => return Wrote::Blocked,
                 Poll::Ready(Ok(0)) => self.transport_failed(&io::ErrorKind::WriteZero.into()),
@@ -193,10 +195,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             }
         }
         self.yielded = false;
-        if flush && !self.lost {
+        if self.unflushed && !self.lost {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Pending => return Wrote::Blocked,
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => self.transport_failed(&error),
             }
         }

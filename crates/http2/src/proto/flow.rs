@@ -117,6 +117,11 @@ impl Estimator {
         }
     }
 
+    /// The PING could not be sent.
+    pub(crate) fn give_up(&mut self) {
+        self.sample = None;
+    }
+
     /// What a new stream's window may grow to.
     pub(crate) fn target(&self) -> u32 {
         u32::try_from(self.target).unwrap_or(MAX_31)

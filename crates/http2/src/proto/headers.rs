@@ -16,8 +16,8 @@ use super::{Engine, Violation};
 
 /// CONTINUATION frames of one block. A block within our limits needs one per 16 KiB; tiny ones are a flood (CVE-2024-27316).
 const MAX_CONTINUATIONS: usize = 32;
-/// Informational responses that nobody has fetched yet.
-const MAX_INFORMATIONAL: usize = 16;
+/// Informational responses before the final one. Servers send one or two; without a bound a peer keeps a caller for ever.
+const MAX_INFORMATIONAL: usize = 32;
 /// What most responses fit in: asking for it at once saves growing twice.
 const USUAL_FIELDS: usize = 12;
 
@@ -200,7 +200,8 @@ impl Stream {
         if end_stream || status == StatusCode::SWITCHING_PROTOCOLS {
             return Err("an informational response that ends the stream or switches protocols");
         }
-        if self.informational.len() >= MAX_INFORMATIONAL {
+        self.informational_seen = self.informational_seen.saturating_add(1);
+        if self.informational_seen > MAX_INFORMATIONAL {
             return Err("informational responses without end");
         }
         let mut response = Response::new(());

@@ -383,3 +383,6 @@ impl Engine {
 pub(crate) fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
+
+#[cfg(test)]
+mod tests;

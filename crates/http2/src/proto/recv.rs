@@ -110,7 +110,7 @@ impl Engine {
         let Some((key, stream)) = key.and_then(|key| self.streams.get(key).map(|stream| (key, stream))) else {
             input.advance(head.len);
             self.release_connection(head.len);
-            return self.on_unwanted(head.id);
+            return if self.was_reset(head.id) { Ok(()) } else { self.on_unwanted(head.id) };
         };
         if !stream.recv_window.receive(head.len) {
             return Err(Violation::new(Code::FLOW_CONTROL_ERROR, "more data than the stream's window"));
@@ -153,8 +153,8 @@ impl Engine {
         if len > 0 {
             self.budget.useful();
         }
-        if self.estimator.receive(len) {
-            self.ping(Purpose::Estimate, now);
+        if self.estimator.receive(len) && self.ping(Purpose::Estimate, now).is_none() {
+            self.estimator.give_up();
         }
     }
 
@@ -173,11 +173,11 @@ impl Engine {
     /// HEADERS or DATA for a stream that is over. What we reset is expected; the rest is the peer's fault, answered once each
     /// (RFC 9113 5.1), and not without end.
     pub(crate) fn on_unwanted(&mut self, id: u32) -> Result<(), Violation> {
+        let now = self.pings.last_heard;
+        self.spend(now)?;
         if self.was_reset(id) {
             return Ok(());
         }
-        let now = self.pings.last_heard;
-        self.spend(now)?;
         self.remember_reset(id);
         self.write(|out, _| frame::put_reset(id, Code::STREAM_CLOSED, out));
         Ok(())

@@ -97,6 +97,7 @@ impl Engine {
             failure: None,
             body_error: None,
             informational: std::collections::VecDeque::new(),
+            informational_seen: 0,
             reader: None,
             writer: None,
             begins_at,

@@ -95,6 +95,7 @@ pub(crate) struct Stream {
     /// Why the caller's own body failed.
     pub(crate) body_error: Option<BoxError>,
     pub(crate) informational: VecDeque<Response<()>>,
+    pub(crate) informational_seen: usize,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
     /// How many bytes the connection had queued before this stream's HEADERS.
