@@ -5,11 +5,13 @@ use std::time::Duration;
 use portolan_core::{Connector, Endpoint, Hop, Kind, Resolver};
 use portolan_dns::dns::{Class, Data, Fallback, Name, Question, Rcode, RecordType, Transport};
 
-use crate::servers::{self, Server};
+use portolan_tests::record;
+
+use crate::servers::{self, Peer};
 
 macro_rules! peer {
     ($server:expr) => {
-        match $server.await {
+        match $server {
             Some(server) => server,
             None => return,
         }
@@ -72,6 +74,7 @@ async fn bind_gives_every_common_record_typed() {
         .await
         .unwrap();
     assert_eq!(dotted.a().next().unwrap().to_string(), "192.0.2.99");
+    record("dns", "exchange", "BIND 9.18", "authoritative, UDP", 12);
 }
 
 #[tokio::test]
@@ -191,6 +194,7 @@ async fn many_questions_share_one_tcp_connection() {
     ports.insert(after.info.connection.local);
     assert_eq!(ports.len(), 1, "one connection served 301 queries");
     names.close().await.unwrap();
+    record("dns", "exchange", "BIND 9.18", "authoritative, TCP pipelined", 301);
 }
 
 #[tokio::test]
@@ -208,6 +212,7 @@ async fn a_zone_is_transferred_record_by_record() {
     assert!(zone.next().await.unwrap().is_none());
     let refused = names.transfer("closed.test").await.unwrap().next().await.unwrap_err();
     assert_eq!(refused.server(), Some(&Rcode::Refused));
+    record("dns", "exchange", "BIND 9.18", "zone transfer", 2);
 }
 
 #[tokio::test]
@@ -227,6 +232,7 @@ async fn unbound_answers_for_itself_and_for_bind() {
     let many: Vec<_> = (0..50).map(|n| Question::new(name(&format!("h{n}.portolan.test")), RecordType::A)).collect();
     let answers = names.query_all(&many).await.unwrap();
     assert!(answers.iter().all(Result::is_ok), "unbound answers over TCP as it finds them");
+    record("dns", "exchange", "Unbound 1.17", "resolver, UDP and TCP", 54);
 }
 
 #[tokio::test]
@@ -239,7 +245,7 @@ async fn a_server_that_drops_queries_meets_the_deadline() {
     assert!(error.to_string().contains("3 queries"), "{error}");
 }
 
-async fn through(proxy: &Server) -> Connector {
+fn through(proxy: &Peer) -> Connector {
     let hop = Hop::parse(&format!("socks5://{}", proxy.addr)).unwrap();
     Connector::builder().via(hop).build().unwrap()
 }
@@ -248,20 +254,21 @@ async fn through(proxy: &Server) -> Connector {
 async fn datagrams_go_through_a_socks5_proxy() {
     let bind = peer!(servers::bind());
     let danted = peer!(servers::danted());
-    let net = through(&danted).await;
+    let net = through(&danted);
     let names = bind.client_via(&net, |o| o).await;
     let answer = names.query("portolan.test", RecordType::Mx).await.unwrap();
     assert_eq!((answer.mx().count(), answer.info.transport, answer.info.fallback), (2, Transport::Udp, None));
     assert_eq!(answer.info.connection.hops.len(), 1);
     let big = names.query("big.portolan.test", RecordType::Txt).await.unwrap();
     assert_eq!((big.txt().count(), big.info.transport, big.info.connection.hops.len()), (40, Transport::Tcp, 1));
+    record("dns", "exchange", "BIND 9.18", "through Dante, SOCKS5 UDP ASSOCIATE", 2);
 }
 
 #[tokio::test]
 async fn a_proxy_without_datagrams_is_passed_over_tcp() {
     let bind = peer!(servers::bind());
     let microsocks = peer!(servers::microsocks());
-    let names = bind.client_via(&through(&microsocks).await, |o| o).await;
+    let names = bind.client_via(&through(&microsocks), |o| o).await;
     let answer = names.query("portolan.test", RecordType::Mx).await.unwrap();
     assert_eq!(
         (answer.mx().count(), answer.info.transport, answer.info.fallback),

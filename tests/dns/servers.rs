@@ -1,120 +1,47 @@
 //! The servers of this suite: each in a folder of its own, on a free port of the loopback, gone when dropped.
 
-use std::fs::File;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use portolan_core::{Connector, Endpoint, Result, clock};
+use portolan_core::{Connector, Endpoint};
 use portolan_dns::dns::{Client, Options};
+use portolan_tests::{Server, Spec, free_port};
 
-/// A process and its folder.
+/// A server and where it is.
 #[derive(Debug)]
-pub(crate) struct Server {
-    child: Child,
-    dir: PathBuf,
+pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
+    _server: Server,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-            eprintln!("--- log of {} ---\n{log}", self.dir.display());
-        }
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-impl Server {
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        self.addr.into()
-    }
-
+impl Peer {
     pub(crate) async fn client(&self, change: impl FnOnce(Options) -> Options) -> Client {
         self.client_via(&Connector::default(), change).await
     }
 
     pub(crate) async fn client_via(&self, net: &Connector, change: impl FnOnce(Options) -> Options) -> Client {
-        Client::connect(net, change(Options::new(self.endpoint()))).await.unwrap()
+        Client::connect(net, change(Options::new(Endpoint::from(self.addr)))).await.unwrap()
     }
 
-    /// Starts `binary` with files and arguments made from the folder and the port; `None` if it is not installed.
-    fn start(
-        package: &str,
-        binary: &str,
-        files: &[(&str, String)],
-        args: impl FnOnce(&Path) -> Vec<String>,
-        addr: SocketAddr,
-    ) -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
-            .iter()
-            .map(|folder| Path::new(folder).join(binary))
-            .find(|path| path.exists());
-        let Some(path) = found else {
-            assert!(std::env::var_os("PORTOLAN_REQUIRE_PEERS").is_none(), "{binary} is missing: install {package}");
-            eprintln!("SKIPPED: {binary} is missing: install {package}");
-            return None;
+    /// Starts it, and waits until its log says `ready`, or until it accepts connections where there is no such word.
+    fn start(port: u16, ready: Option<&str>, spec: &Spec<'_>) -> Option<Self> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let server = Server::start(spec)?;
+        let log = server.dir().join("log");
+        let server = match ready {
+            Some(word) => server.ready(|| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(word))),
+            None => server.accepting(addr),
         };
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("portolan-{binary}-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        for (name, text) in files {
-            std::fs::write(dir.join(name), text.replace("$D", &dir.display().to_string())).unwrap();
-        }
-        let log = File::create(dir.join("log")).unwrap();
-        let child = Command::new(path)
-            .args(args(&dir))
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Some(Self { child, dir, addr })
-    }
-
-    /// Waits until `ready` succeeds.
-    async fn ready<T, F: Future<Output = Result<T>>>(mut self, mut ready: impl FnMut(&Self) -> F) -> Self {
-        let until = clock::now() + Duration::from_secs(20);
-        loop {
-            match ready(&self).await {
-                Ok(_) => return self,
-                Err(error) => assert!(clock::now() < until, "not ready: {error:?}"),
-            }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("ended before it was ready: {status}");
-            }
-            clock::sleep(Duration::from_millis(30)).await;
-        }
-    }
-
-    async fn answering(self, name: &'static str) -> Self {
-        self.ready(|server| {
-            let options = Options::new(server.endpoint()).timeout(Duration::from_secs(1));
-            async move {
-                let client = Client::connect(&Connector::default(), options).await?;
-                client.query(name, portolan_dns::dns::RecordType::Soa).await
-            }
-        })
-        .await
+        Some(Self { addr, _server: server })
     }
 }
 
-/// A port that was free just now.
-pub(crate) async fn free_port() -> SocketAddr {
-    let listener = Connector::default().listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    listener.local_addr().unwrap()
+fn args<const N: usize>(args: [&str; N]) -> Vec<String> {
+    args.map(str::to_owned).to_vec()
 }
 
 /// BIND, authoritative for `portolan.test` (transfers allowed) and `closed.test` (forbidden).
-pub(crate) async fn bind() -> Option<Server> {
-    let addr = free_port().await;
+pub(crate) fn bind() -> Option<Peer> {
+    let port = free_port();
     let conf = format!(
         r#"options {{
     directory "$D"; pid-file "$D/pid"; session-keyfile "$D/sk"; managed-keys-directory "$D";
@@ -125,18 +52,16 @@ controls {{}};
 zone "portolan.test" {{ type master; file "zone"; check-names ignore; allow-transfer {{ any; }}; }};
 zone "closed.test" {{ type master; file "closed"; }};
 "#,
-        addr.port()
+        port
     );
-    let files = [("named.conf", conf), ("zone", zone()), ("closed", CLOSED.to_owned())];
-    let args =
-        |dir: &Path| ["-g", "-n", "1", "-c", &dir.join("named.conf").display().to_string()].map(str::to_owned).to_vec();
-    let server = Server::start("bind9", "named", &files, args, addr)?;
-    Some(server.answering("portolan.test").await)
+    let files = vec![("named.conf", conf), ("zone", zone()), ("closed", CLOSED.to_owned())];
+    let args = args(["-g", "-n", "1", "-c", "$D/named.conf"]);
+    Peer::start(port, Some(" running\n"), &Spec { package: "bind9", binary: "named", files, args })
 }
 
 /// Unbound with data of its own, asking `bind` for `portolan.test`.
-pub(crate) async fn unbound(bind: &Server) -> Option<Server> {
-    let addr = free_port().await;
+pub(crate) fn unbound(bind: &Peer) -> Option<Peer> {
+    let port = free_port();
     let conf = format!(
         r#"server:
     interface: 127.0.0.1
@@ -164,43 +89,33 @@ forward-zone:
 remote-control:
     control-enable: no
 "#,
-        addr.port(),
+        port,
         bind.addr.port()
     );
-    let args = |dir: &Path| ["-d", "-c", &dir.join("unbound.conf").display().to_string()].map(str::to_owned).to_vec();
-    let server = Server::start("unbound", "unbound", &[("unbound.conf", conf)], args, addr)?;
-    Some(server.answering("local.test").await)
+    let (files, args) = (vec![("unbound.conf", conf)], args(["-d", "-c", "$D/unbound.conf"]));
+    Peer::start(port, Some("start of service"), &Spec { package: "unbound", binary: "unbound", files, args })
 }
 
 /// Dante: SOCKS5 with UDP ASSOCIATE.
-pub(crate) async fn danted() -> Option<Server> {
-    let addr = free_port().await;
+pub(crate) fn danted() -> Option<Peer> {
+    let port = free_port();
     let conf = format!(
         "logoutput: stderr\ninternal: 127.0.0.1 port = {}\nexternal: lo\nclientmethod: none\nsocksmethod: none\n\
          user.privileged: root\nuser.unprivileged: root\n\
          client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}\n\
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bind connect udpassociate }}\n\
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bindreply udpreply }}\n",
-        addr.port()
+        port
     );
-    let args = |dir: &Path| {
-        let at = |name: &str| dir.join(name).display().to_string();
-        vec!["-f".to_owned(), at("danted.conf"), "-p".to_owned(), at("pid")]
-    };
-    let server = Server::start("dante-server", "danted", &[("danted.conf", conf)], args, addr)?;
-    Some(server.ready(|server| accepting(server.endpoint())).await)
+    let (files, args) = (vec![("danted.conf", conf)], args(["-f", "$D/danted.conf", "-p", "$D/pid"]));
+    Peer::start(port, None, &Spec { package: "dante-server", binary: "danted", files, args })
 }
 
 /// Microsocks: SOCKS5 without datagrams.
-pub(crate) async fn microsocks() -> Option<Server> {
-    let addr = free_port().await;
-    let args = |_: &Path| vec!["-i".to_owned(), "127.0.0.1".to_owned(), "-p".to_owned(), addr.port().to_string()];
-    let server = Server::start("microsocks", "microsocks", &[], args, addr)?;
-    Some(server.ready(|server| accepting(server.endpoint())).await)
-}
-
-async fn accepting(to: Endpoint) -> Result<()> {
-    Connector::default().connect(&to).await.map(drop)
+pub(crate) fn microsocks() -> Option<Peer> {
+    let port = free_port();
+    let args = args(["-i", "127.0.0.1", "-p", &port.to_string()]);
+    Peer::start(port, None, &Spec { package: "microsocks", binary: "microsocks", files: Vec::new(), args })
 }
 
 const CLOSED: &str = "$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n";

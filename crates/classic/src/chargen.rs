@@ -28,8 +28,9 @@ use crate::conn::{Conn, options, read_some, simple_url, verbs};
 
 /// The length of the usual line, without its end.
 const LINE: usize = 72;
-/// The printable characters of ASCII, space included.
-const RING: u8 = 95;
+/// The first and last character of the pattern: the standard's, one without the space, and xinetd's, which leaves out both
+/// ends.
+const RINGS: [(u8, u8); 3] = [(b' ', b'~'), (b'!', b'~'), (b'!', b'}')];
 
 options!("chargen", 19, max: 1 << 20, "The most that is read in one call, in bytes. Default 1 MiB.", transport);
 simple_url!("chargen", true);
@@ -74,17 +75,21 @@ impl Client {
 /// Whether `text` is a piece of the usual pattern from the start of a line: lines of 72 printable characters, each line
 /// beginning with the character after the one that the line before began with (RFC 864, "Data Syntax").
 pub fn is_usual(text: &[u8]) -> bool {
-    let Some(&start) = text.first() else {
+    RINGS.iter().any(|ring| follows(text, *ring))
+}
+
+fn follows(text: &[u8], ring: (u8, u8)) -> bool {
+    let next = |byte: u8| if byte == ring.1 { ring.0 } else { byte.saturating_add(1) };
+    let Some(mut first) = text.first().copied() else {
         return true;
     };
-    let Some(mut first) = start.checked_sub(b' ').filter(|first| *first < RING) else {
-        return false;
-    };
     for line in text.chunks(LINE.saturating_add(2)) {
-        let mut expected = first;
         let (chars, end) = line.split_at_checked(LINE).unwrap_or((line, b""));
+        // xinetd sometimes starts over.
+        let mut expected = if chars.first() == Some(&ring.0) { ring.0 } else { first };
+        first = next(expected);
         for &byte in chars {
-            if byte != b' '.saturating_add(expected) {
+            if byte != expected || byte < ring.0 || byte > ring.1 {
                 return false;
             }
             expected = next(expected);
@@ -92,13 +97,8 @@ pub fn is_usual(text: &[u8]) -> bool {
         if !b"\r\n".starts_with(end) {
             return false;
         }
-        first = next(first);
     }
     true
-}
-
-fn next(place: u8) -> u8 {
-    place.wrapping_add(1).checked_rem(RING).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,0 +1,53 @@
+//! Whois against uwhoisd: a server in Python that looks the answer up at another, which this suite plays.
+
+use std::net::SocketAddr;
+
+use portolan_classic::whois::{Client, End, Options};
+use portolan_core::{Connector, Kind};
+use portolan_tests::{Server, Spec, free_port, record};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The registry behind it: answers every query with `text`.
+async fn registry(text: &'static [u8]) -> SocketAddr {
+    let listener = Connector::default().listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept(None).await {
+            while stream.read_u8().await.is_ok_and(|byte| byte != b'\n') {}
+            let _ = stream.write_all(text).await;
+        }
+    });
+    addr
+}
+
+fn uwhoisd(registry: SocketAddr) -> Option<(Server, SocketAddr)> {
+    let port = free_port();
+    let conf = format!(
+        "[uwhoisd]\niface=127.0.0.1\nport={port}\nconservative=\n[overrides]\norg={registry}\n[loggers]\nkeys=root\n[handlers]\nkeys=out\n\
+         [formatters]\nkeys=plain\n[logger_root]\nlevel=INFO\nhandlers=out\n[handler_out]\nclass=StreamHandler\n\
+         formatter=plain\nargs=(sys.stderr,)\n[formatter_plain]\nformat=%(message)s\n"
+    );
+    let files = vec![("uwhoisd.ini", conf)];
+    let args = vec!["$D/uwhoisd.ini".to_owned()];
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let server = Server::start(&Spec { package: "uwhoisd (pip)", binary: "uwhoisd", files, args })?;
+    Some((server.accepting(addr), addr))
+}
+
+#[tokio::test]
+async fn an_answer_with_a_referral_comes_through_and_is_followed_as_far_as_allowed() {
+    let registry = registry("domain: EXAMPLE.ORG\r\nowner: J\u{f6}rg\r\nrefer: 127.0.0.1:9\r\n".as_bytes()).await;
+    let Some((_server, addr)) = uwhoisd(registry) else { return };
+    let net = Connector::default();
+    let ask = async || Client::connect(&net, Options::new(addr.into())).await.unwrap();
+    let answer = ask().await.query("example.org").await.unwrap();
+    assert_eq!(answer.replies[0].text.lines().nth(1), Some("owner: J\u{f6}rg".as_bytes()));
+    assert!(matches!(&answer.end, End::Foreign(port) if port == "127.0.0.1:9"), "{answer:?}");
+    let refused = ask().await.referrals_to_any_port(true).query("example.org").await.unwrap();
+    assert!(matches!(&refused.end, End::Failed(_, error) if error.is_refused()), "{refused:?}");
+    let bad = ask().await.query("not a name!").await.unwrap();
+    assert!(bad.replies[0].text.lossy().starts_with("; Bad query"), "{bad:?}");
+    let short = Client::connect(&net, Options::new(addr.into()).max_bytes(10)).await.unwrap();
+    assert_eq!(short.query("example.org").await.unwrap_err().kind(), Kind::Limit);
+    record("whois", "exchange", "uwhoisd 0.1", "TCP, records served by the suite", 4);
+}
