@@ -2,7 +2,6 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -10,8 +9,10 @@ use bytes::{Bytes, BytesMut};
 use crate::error::{DecodeError, Why};
 use crate::field::{Field, Name};
 use crate::int::Input;
+use crate::literal;
+use crate::received::{Entry, Received};
 use crate::tables::HPACK;
-use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD, huffman};
+use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD};
 
 /// What a decoder grants its peer.
 #[derive(Debug, Clone, Copy)]
@@ -52,21 +53,12 @@ pub struct Summary {
 /// the table, so that a kept value never holds a whole block in memory. An indexed field costs no allocation at all.
 pub struct Decoder {
     limits: Limits,
-    entries: VecDeque<Entry>,
-    size: usize,
-    max_size: usize,
+    table: Received,
     /// The most that a size update may ask for: our setting as far as the peer has acknowledged it.
     granted: usize,
     /// The peer owes a size update, for the setting it acknowledged is lower than the table (RFC 7541 4.2).
     owes_update: bool,
     room: BytesMut,
-}
-
-struct Entry {
-    field: Field,
-    /// Lengths as they were on the wire: the bytes of a malformed name or value are not kept, but count.
-    name_len: usize,
-    size: usize,
 }
 
 /// What an index stands for.
@@ -82,9 +74,7 @@ impl Decoder {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            entries: VecDeque::new(),
-            size: 0,
-            max_size: DEFAULT_TABLE_SIZE,
+            table: Received::new(DEFAULT_TABLE_SIZE),
             granted: DEFAULT_TABLE_SIZE.max(limits.table_size),
             owes_update: false,
             room: BytesMut::new(),
@@ -94,7 +84,7 @@ impl Decoder {
     /// The peer has acknowledged our settings: from the next block on, the table is as they say.
     pub fn acknowledged(&mut self) {
         self.granted = self.limits.table_size;
-        self.owes_update = self.max_size > self.granted;
+        self.owes_update = self.table.max_size() > self.granted;
     }
 
     /// Decodes one whole block. After an error the decoder's state is lost: the connection must end with COMPRESSION_ERROR.
@@ -119,9 +109,8 @@ impl Decoder {
         const WHAT: &str = "table size update";
         while input.peek().is_some_and(|first| first & 0xe0 == 0x20) {
             let size = input.int(5, self.granted as u64, WHAT)?;
-            self.max_size = usize::try_from(size).unwrap_or(usize::MAX);
+            self.table.set_max_size(usize::try_from(size).unwrap_or(usize::MAX));
             self.owes_update = false;
-            self.shrink(self.max_size);
         }
         if self.owes_update {
             return Err(input.fail("table size update that our settings asked for", Why::Invalid));
@@ -162,7 +151,7 @@ impl Decoder {
             let size = name_len.saturating_add(field.value.len()).saturating_add(ENTRY_OVERHEAD);
             return Some(Found { field, name_len, size });
         }
-        let entry = self.entries.get(index.checked_sub(HPACK.len())?)?;
+        let entry = self.table.newest(index.checked_sub(HPACK.len())?)?;
         Some(Found { field: &entry.field, name_len: entry.name_len, size: entry.size })
     }
 
@@ -189,51 +178,19 @@ impl Decoder {
         let malformed = name == Name::Malformed;
         let field = Field::from_wire(name, value, malformed);
         if keep {
-            self.insert(Entry { field: field.clone(), name_len, size });
+            self.table.insert(Entry { field: field.clone(), name_len, size });
         }
         Ok((field, size))
     }
 
-    /// Reads a string literal into the block's room.
     fn string(&mut self, input: &mut Input<'_>, what: &'static str) -> Result<(), DecodeError> {
-        let coded = input.peek().is_some_and(|first| first & 0x80 != 0);
-        let length = input.int(7, self.limits.string as u64, what)?;
-        let text = input.take(usize::try_from(length).unwrap_or(usize::MAX), what)?;
-        // Room for this string and the rest of the block at once: a code of five bits is the shortest.
-        let most = text.len().saturating_add(input.rest().len()).saturating_mul(8).div_ceil(5);
-        self.room.reserve(most.min(self.limits.list_size.max(text.len().saturating_mul(2))));
-        if !coded {
-            self.room.extend_from_slice(text);
-            return Ok(());
-        }
-        huffman::decode(text, &mut self.room).map_err(|_| input.fail(what, Why::Invalid))
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        // One larger than the table empties it and is no error (RFC 7541 4.4).
-        self.shrink(self.max_size.saturating_sub(entry.size));
-        if entry.size <= self.max_size {
-            self.size = self.size.saturating_add(entry.size);
-            self.entries.push_front(entry);
-        }
-    }
-
-    fn shrink(&mut self, target: usize) {
-        while self.size > target {
-            let Some(entry) = self.entries.pop_back() else { break };
-            self.size = self.size.saturating_sub(entry.size);
-        }
+        literal::read(input, 7, &self.limits, &mut self.room, what)
     }
 }
 
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values may be cookies: counts only.
-        f.debug_struct("Decoder")
-            .field("limits", &self.limits)
-            .field("entries", &self.entries.len())
-            .field("size", &self.size)
-            .field("max_size", &self.max_size)
-            .finish_non_exhaustive()
+        f.debug_struct("Decoder").field("limits", &self.limits).field("table", &self.table).finish_non_exhaustive()
     }
 }

@@ -2,14 +2,14 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 
 use crate::field::Pseudo;
 use crate::policy::{self, Policy};
 use crate::table::Table;
 use crate::tables::{HPACK, hash, mix};
-use crate::{DEFAULT_TABLE_SIZE, huffman, int};
+use crate::{DEFAULT_TABLE_SIZE, int, literal};
 
 /// The first index of the dynamic table (RFC 7541 2.3.3).
 const FIRST_DYNAMIC: u64 = 62;
@@ -95,9 +95,9 @@ impl Encoder {
         };
         int::put(name_index.unwrap_or(0), prefix, pattern, out);
         if name_index.is_none() {
-            put_string(name, out);
+            literal::put(name, 7, 0, out);
         }
-        put_string(value, out);
+        literal::put(value, 7, 0, out);
         if pattern == 0x40 {
             self.table.insert(field_hash, name_hash, name, value);
         }
@@ -110,16 +110,4 @@ impl Encoder {
 
 fn one_based(index: usize) -> u64 {
     (index as u64).saturating_add(1)
-}
-
-/// A string literal (RFC 7541 5.2), by whichever form is shorter.
-fn put_string(text: &[u8], out: &mut BytesMut) {
-    let coded = huffman::encoded_len(text);
-    if coded < text.len() {
-        int::put(coded as u64, 7, 0x80, out);
-        huffman::encode(text, out);
-    } else {
-        int::put(text.len() as u64, 7, 0x00, out);
-        out.put_slice(text);
-    }
 }

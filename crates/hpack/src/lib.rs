@@ -1,10 +1,10 @@
-//! HPACK (RFC 7541) and what QPACK (RFC 9204) shares with it: header compression, once for HTTP/2 and HTTP/3.
+//! HPACK (RFC 7541) and [QPACK](qpack) (RFC 9204): header compression, once for HTTP/2 and HTTP/3.
 //!
 //! - **What works**: prefixed integers, Huffman both ways, the static and dynamic tables, a stateful [`Encoder`] (each entry
 //!   found by its hash, table size updates said when the peer's limit moves, secrets never indexed) and a stateful [`Decoder`]
 //!   that hands out [`http::HeaderName`] and [`http::HeaderValue`], ready for a map.
-//! - **What is not done**: QPACK's own encoder, decoder and static table.
-//! - **Tested against**: the vectors of RFC 7541 appendix C, and, in `portolan-http2`, the h2 crate and nghttp2.
+//! - **What is not done**: a QPACK encoder that risks blocked streams: ours only names what the peer is known to have.
+//! - **Tested against**: the vectors of RFC 7541 appendix C and RFC 9204 appendix B, and, in `portolan-http2`, the h2 crate and nghttp2.
 //! - **Security**: every length, count and integer from the wire is bounded before memory is taken; a hostile block gives a
 //!   [`DecodeError`], never a panic. What would leak by its compressed size is sent as a never-indexed literal: see [`Encoder`].
 //!
@@ -31,7 +31,10 @@ mod error;
 mod field;
 pub mod huffman;
 pub mod int;
+mod literal;
 mod policy;
+pub mod qpack;
+mod received;
 mod table;
 mod tables;
 

@@ -62,7 +62,7 @@ impl Table {
     }
 
     /// The number of the oldest entry that is still here.
-    fn oldest(&self) -> u64 {
+    pub(crate) fn oldest(&self) -> u64 {
         self.inserted.saturating_sub(self.entries.len() as u64)
     }
 
@@ -99,6 +99,20 @@ impl Table {
     /// Whether the entry could be here at all.
     pub(crate) fn fits(&self, name: &[u8], value: &[u8]) -> bool {
         entry_size(name, value) <= self.max_size
+    }
+
+    /// How many of the oldest entries must go for one of `need` bytes.
+    pub(crate) fn eviction_for(&self, need: usize) -> u64 {
+        let mut size = self.size;
+        let mut count = 0u64;
+        for entry in &self.entries {
+            if size.saturating_add(need) <= self.max_size {
+                break;
+            }
+            size = size.saturating_sub(entry.size());
+            count = count.saturating_add(1);
+        }
+        count
     }
 
     /// Puts in an entry that [`fits`](Self::fits), and pushes out the oldest for it (RFC 7541 4.4).

@@ -1,0 +1,43 @@
+//! String literals (RFC 7541 5.2, RFC 9204 4.1.2): a bit for Huffman, a length with a prefix, the text.
+
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+
+use bytes::{BufMut, BytesMut};
+
+use crate::decoder::Limits;
+use crate::error::{DecodeError, Why};
+use crate::huffman;
+use crate::int::{self, Input};
+
+/// Appends a string to `room`. The Huffman bit is the one above the prefix.
+pub(crate) fn read(
+    input: &mut Input<'_>,
+    prefix: u32,
+    limits: &Limits,
+    room: &mut BytesMut,
+    what: &'static str,
+) -> Result<(), DecodeError> {
+    let coded = input.peek().is_some_and(|first| first & 1u8.wrapping_shl(prefix) != 0);
+    let length = input.int(prefix, limits.string as u64, what)?;
+    let text = input.take(usize::try_from(length).unwrap_or(usize::MAX), what)?;
+    // Room for this string and the rest of the block at once: a code of five bits is the shortest.
+    let most = text.len().saturating_add(input.rest().len()).saturating_mul(8).div_ceil(5);
+    room.reserve(most.min(limits.list_size.max(text.len().saturating_mul(2))));
+    if !coded {
+        room.extend_from_slice(text);
+        return Ok(());
+    }
+    huffman::decode(text, room).map_err(|_| input.fail(what, Why::Invalid))
+}
+
+/// Writes a string by whichever form is shorter, after the pattern bits above its Huffman bit.
+pub(crate) fn put(text: &[u8], prefix: u32, pattern: u8, out: &mut BytesMut) {
+    let coded = huffman::encoded_len(text);
+    if coded < text.len() {
+        int::put(coded as u64, prefix, pattern | 1u8.wrapping_shl(prefix), out);
+        huffman::encode(text, out);
+    } else {
+        int::put(text.len() as u64, prefix, pattern, out);
+        out.put_slice(text);
+    }
+}
