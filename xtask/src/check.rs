@@ -67,6 +67,9 @@ fn decoders(table: &Table, sources: &[sources::Source]) -> Vec<String> {
 fn rows(root: &Path, table: &Table) -> Vec<String> {
     let mut complaints = Vec::new();
     for row in &table.protocols {
+        if row.spec.contains("FILL IN") {
+            complaints.push(format!("{}: its spec is not filled in", row.name));
+        }
         if let Some(example) = &row.example
             && !root.join(format!("examples/{example}.rs")).exists()
         {

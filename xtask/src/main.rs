@@ -8,10 +8,17 @@
 )]
 
 mod check;
+mod ci;
+mod deps;
 mod markers;
+mod record;
+mod registry;
 mod run;
+mod scaffold;
 mod sync;
 mod table;
+mod test;
+mod testbed;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,8 +28,19 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 const HELP: &str = "cargo xtask COMMAND
 
-  sync [--check]                      write (or compare) what follows from protocols.toml
-  check                               sync, layering, sizes, decoders, seams: what no lint sees
+  test [--install] [--family F] [--fast]
+                                   every suite; --install installs the real servers and lets none be missing;
+                                   --fast leaves out what needs servers
+  testbed install [FAMILY] | list  the servers that the suites start
+  registry [--check | --write]     the table of protocols and what the last full run proved
+  new-protocol FAMILY NAME [--small]
+                                   row, module, tests, fuzz target and example of a new protocol
+  sync [--check]                   write (or compare) what follows from protocols.toml
+  check                            sync, layers, decoders, headers, sizes, seams, stubs: what no lint sees
+  deps FEATURE                     what depending on one protocol compiles
+  fuzz TARGET [ARGS..]             look for inputs that break a decoder (needs a nightly toolchain and cargo-fuzz)
+  bench micro | peers NAME         instruction counts; side by side with the best clients there are
+  ci                               every stage that a change must pass, timed
 ";
 
 fn main() -> ExitCode {
@@ -42,12 +60,42 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
         ["sync"] => sync::run(root, false),
         ["sync", "--check"] => sync::run(root, true),
         ["check"] => check::run(root),
+        ["test", rest @ ..] => test::run(root, &test::Options::parse(rest)?),
+        ["testbed", "list"] => testbed::list(root),
+        ["testbed", "install"] => testbed::install(root, None),
+        ["testbed", "install", family] => testbed::install(root, Some(family)),
+        ["registry"] => registry::show(root),
+        ["registry", "--check"] => registry::check(root),
+        ["registry", "--write"] => registry::write(root),
+        ["new-protocol", family, name] => scaffold::run(root, family, name, false),
+        ["new-protocol", family, name, "--small"] => scaffold::run(root, family, name, true),
+        ["deps", feature] => deps::run(root, feature),
+        ["fuzz", target, rest @ ..] => fuzz(root, target, rest),
+        ["bench", "micro"] => run::run(&mut run::cargo(root, &["bench", "-p", "portolan-benches"])),
+        ["bench", bin @ "peers", rest @ ..] => bench(root, bin, rest),
+        ["ci"] => ci::run_all(root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
         }
         other => Err(format!("no such command: {}\n\n{HELP}", other.join(" "))),
     }
+}
+
+fn bench(root: &Path, bin: &str, rest: &[&str]) -> Outcome {
+    let mut command = run::cargo(root, &["run", "--release", "-p", "portolan-benches", "--bin", bin, "--"]);
+    run::run(command.args(rest))
+}
+
+fn fuzz(root: &Path, target: &str, rest: &[&str]) -> Outcome {
+    if !run::exists("cargo", &["fuzz", "--version"]) {
+        return Err("cargo install cargo-fuzz first".to_owned());
+    }
+    let seeds = format!("seeds/{target}");
+    let mut command = std::process::Command::new("cargo");
+    command.args(["+nightly", "fuzz", "run", "--fuzz-dir", ".", target, &format!("corpus/{target}"), &seeds]);
+    std::fs::create_dir_all(root.join("fuzz/corpus").join(target)).map_err(|error| format!("fuzz/corpus: {error}"))?;
+    run::run(command.args(rest).current_dir(root.join("fuzz")))
 }
 
 /// The workspace: the folder above this package.

@@ -1,5 +1,6 @@
 //! `cargo xtask sync`: everything that follows from `protocols.toml`, written between marker comments or into whole files.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ fn outputs(root: &Path, table: &Table) -> Outcome<Vec<(PathBuf, String)>> {
     between(umbrella.join("Cargo.toml"), &umbrella_features(table))?;
     between(umbrella.join("src/lib.rs"), &reexports(table))?;
     between(root.join("README.md"), &readme_table(table))?;
-    between(root.join("fuzz/Cargo.toml"), &fuzz_bins(&table.decoders))?;
+    between(root.join("fuzz/Cargo.toml"), &fuzz_manifest(table))?;
     let manifest = out.iter().find(|(path, _)| *path == umbrella.join("Cargo.toml"));
     let features = features_table(manifest.map_or("", |(_, text)| text.as_str()));
     out.push((umbrella.join("src/features.md"), features));
@@ -167,9 +168,21 @@ fn rows(table: &Table) -> String {
     out
 }
 
-fn fuzz_bins(decoders: &[Decoder]) -> String {
+/// The families that have decoders, with what holds them, and a binary for each target.
+fn fuzz_manifest(table: &Table) -> String {
     let mut out = String::new();
-    for Decoder { name, .. } in decoders {
+    for (_, family) in table.families() {
+        let own = table.decoders.iter().filter(|decoder| decoder.package == family.package);
+        // The first part of the entry is the module, and so the feature.
+        let features: BTreeSet<String> =
+            own.filter_map(|decoder| decoder.entry.split("::").next()).map(|name| name.replace('_', "-")).collect();
+        if !features.is_empty() {
+            let features: Vec<String> = features.iter().map(|name| format!("{name:?}")).collect();
+            let (name, path, features) = (&family.package, &family.path, features.join(", "));
+            let _ = writeln!(out, "[dependencies.{name}]\npath = \"../{path}\"\nfeatures = [{features}]\n");
+        }
+    }
+    for Decoder { name, .. } in &table.decoders {
         let _ = writeln!(
             out,
             "[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\ntest = false\ndoc = false\nbench = false\n"

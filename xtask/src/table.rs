@@ -70,6 +70,7 @@ pub(crate) enum Status {
     Works,
     Partial,
     Legacy,
+    Unproven,
 }
 
 /// A decoder and so a fuzz target.
@@ -186,7 +187,7 @@ macro_rules! words {
 words! {
     Transport: Tcp "TCP", Udp "UDP", Both "TCP, UDP";
     TlsForm: Never "never", Implicit "implicit", Starttls "STARTTLS", Both "implicit, STARTTLS";
-    Status: Works "works", Partial "partial", Legacy "legacy";
+    Status: Works "works", Partial "partial", Legacy "legacy", Unproven "unproven";
 }
 
 #[cfg(test)]

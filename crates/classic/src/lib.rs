@@ -8,6 +8,7 @@
 mod conn;
 mod text;
 
+// begin: xtask sync
 #[cfg(feature = "activeusers")]
 pub mod activeusers;
 #[cfg(feature = "chargen")]
@@ -26,9 +27,13 @@ pub mod qotd;
 pub mod time;
 #[cfg(feature = "whois")]
 pub mod whois;
+// end: xtask sync
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+portolan_wire::laws::install!();
 
 pub use conn::Transport;
 pub use text::Text;

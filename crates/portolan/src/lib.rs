@@ -28,6 +28,24 @@ pub use portolan_hpack as hpack;
 pub use portolan_wire as wire;
 
 // begin: xtask sync
+#[cfg(feature = "activeusers")]
+pub use portolan_classic::activeusers;
+#[cfg(feature = "chargen")]
+pub use portolan_classic::chargen;
+#[cfg(feature = "daytime")]
+pub use portolan_classic::daytime;
+#[cfg(feature = "discard")]
+pub use portolan_classic::discard;
+#[cfg(feature = "echo")]
+pub use portolan_classic::echo;
+#[cfg(feature = "finger")]
+pub use portolan_classic::finger;
+#[cfg(feature = "qotd")]
+pub use portolan_classic::qotd;
+#[cfg(feature = "time")]
+pub use portolan_classic::time;
+#[cfg(feature = "whois")]
+pub use portolan_classic::whois;
 #[cfg(feature = "redis")]
 pub use portolan_db::redis;
 #[cfg(feature = "dns")]

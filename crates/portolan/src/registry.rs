@@ -66,6 +66,8 @@ pub enum Status {
     Partial,
     /// It works, and nobody should start using it.
     Legacy,
+    /// It works against peers of our own making only: no real one has been met yet.
+    Unproven,
 }
 
 /// All protocols of this version, whether compiled in or not.

@@ -1,0 +1,118 @@
+//! `cargo xtask testbed`: the real servers that the suites start, as Debian packages.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Outcome;
+use crate::run::{exists, run};
+use crate::table::Table;
+
+/// What marks a program of the Python index in `install`; the command has the package's name.
+const PIP: &str = "pip:";
+/// Where those live.
+const VENVS: &str = "/opt/portolan-testbed";
+/// What Debian asks before it starts a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Prints what each protocol needs, and whether it is there.
+pub(crate) fn list(root: &Path) -> Outcome {
+    let table = Table::load(root)?;
+    for row in table.ordered().into_iter().filter(|row| !row.install.is_empty()) {
+        for package in &row.install {
+            println!("{:<14} {:<20} {}", row.name, package, if installed(package) { "installed" } else { "missing" });
+        }
+    }
+    Ok(())
+}
+
+/// Installs what is missing, of one family or of all.
+pub(crate) fn install(root: &Path, family: Option<&str>) -> Outcome {
+    let table = Table::load(root)?;
+    let rows = table.protocols.iter().filter(|row| family.is_none_or(|family| row.family == family));
+    let wanted: BTreeSet<&str> = rows.flat_map(|row| row.install.iter().map(String::as_str)).collect();
+    let missing: Vec<&str> = wanted.into_iter().filter(|package| !installed(package)).collect();
+    let (python, debian): (Vec<&str>, Vec<&str>) = missing.iter().partition(|package| package.starts_with(PIP));
+    let mut debian = debian;
+    if !python.is_empty() && !installed("python3-venv") {
+        debian.push("python3-venv");
+    }
+    if missing.is_empty() {
+        println!("the servers are installed");
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    if !debian.is_empty() {
+        install_debian(&debian)?;
+    }
+    python.iter().try_for_each(|package| install_python(package.trim_start_matches(PIP)))
+}
+
+fn install_debian(packages: &[&str]) -> Outcome {
+    if !exists("apt-get", &["--version"]) {
+        return Err(format!(
+            "no apt-get here: install by hand what these Debian packages hold: {}",
+            packages.join(" ")
+        ));
+    }
+    run(&mut apt(&["update", "-qq"]))?;
+    let quiet = Quiet::new()?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(packages);
+    let result = run(apt(&args).stdout(Stdio::null()));
+    drop(quiet);
+    result
+}
+
+/// A Python program in an environment of its own, its command linked to where the suites look.
+fn install_python(package: &str) -> Outcome {
+    let venv = format!("{VENVS}/{package}");
+    run(Command::new("/usr/bin/python3").args(["-m", "venv", &venv]))?;
+    run(Command::new(format!("{venv}/bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", package]))?;
+    let link = Path::new("/usr/local/bin").join(package);
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(format!("{venv}/bin/{package}"), &link)
+        .map_err(|error| format!("{}: {error}", link.display()))
+}
+
+/// While it lives, no package starts its service: the suites start servers of their own.
+struct Quiet {
+    written: bool,
+}
+
+impl Quiet {
+    fn new() -> Outcome<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { written: false });
+        }
+        let write = || {
+            std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+            std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))
+        };
+        write().map_err(|error| format!("{POLICY}: {error} (--install needs root)"))?;
+        Ok(Self { written: true })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if self.written {
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    command
+}
+
+fn installed(package: &str) -> bool {
+    if let Some(command) = package.strip_prefix(PIP) {
+        return Path::new("/usr/local/bin").join(command).exists();
+    }
+    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(Stdio::null()).output();
+    query.is_ok_and(|output| output.stdout == b"install ok installed")
+}
