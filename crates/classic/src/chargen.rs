@@ -109,7 +109,9 @@ mod tests {
 
     fn usual(lines: usize, from: u8) -> Vec<u8> {
         let ring: Vec<u8> = (b' '..=b'~').collect();
-        let line = |n: usize| ring.iter().cycle().skip((usize::from(from) + n) % 95).take(72).chain(b"\r\n").copied();
+        let line = |n: usize| {
+            ring.iter().cycle().skip(usize::from(from).saturating_add(n) % 95).take(72).chain(b"\r\n").copied()
+        };
         (0..lines).flat_map(|n| line(n).collect::<Vec<_>>()).collect()
     }
 

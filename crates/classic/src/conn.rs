@@ -27,8 +27,10 @@ pub enum Transport {
 
 /// How much is read at once.
 const READ: usize = 4096;
+/// Until a datagram counts as lost: doubled each time.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Datagrams that are no answer, before the peer counts as broken.
-pub(crate) const MAX_STRAY: usize = 64;
+const MAX_STRAY: usize = 64;
 
 /// The parts of every `Options`, made by [`options`].
 #[derive(Debug, Clone)]
@@ -95,7 +97,7 @@ macro_rules! options {
             }
 
             $(
-                /// What carries it. Default TCP; datagrams may get lost, and there is no second try.
+                /// What carries it. Default TCP; a datagram without an answer is sent again until the timeout.
                 #[must_use]
                 pub fn transport(mut self, $udp: crate::conn::Transport) -> Self {
                     self.common.transport = $udp;
@@ -103,7 +105,7 @@ macro_rules! options {
                 }
             )?
 
-            /// How long to wait for each read or write. Default 10 s. Too short, and a server that looks things up first
+            /// How long to wait for each read or write, and for the answer to a datagram. Default 10 s. Too short, and a server that looks things up first
             /// seems to be dead.
             #[must_use]
             pub fn timeout(mut self, limit: impl Into<portolan_core::Limit>) -> Self {
@@ -211,9 +213,8 @@ impl Conn {
         match self {
             Self::Stream(stream) => read_to_close(stream, options).await,
             Self::Datagram(datagram) => {
-                send_datagram(datagram, b"", options).await?;
                 let mut buf = vec![0; portolan_core::MAX_DATAGRAM];
-                let n = receive_datagram(datagram, &mut buf, options).await?;
+                let n = ask_datagram(datagram, b"", &mut buf, options, |_| true).await?;
                 if n > options.max {
                     return Err(too_much(options));
                 }
@@ -276,12 +277,42 @@ pub(crate) async fn send_datagram(datagram: &Datagram, bytes: &[u8], options: &C
         .map_err(|error| error.with_protocol(options.protocol))
 }
 
-pub(crate) async fn receive_datagram(datagram: &Datagram, buf: &mut [u8], options: &Common) -> Result<usize> {
-    let receive = datagram.recv(buf);
-    clock::within(options.wait, Phase::FirstByte, receive).await.map_err(|error| {
-        let error = if error.is_refused() { error.with_kind(Kind::Connect) } else { error };
-        error.with_protocol(options.protocol)
-    })
+/// Sends `request`, and again after each wait in vain, twice as long as the one before, until the options' time is over; gives
+/// the first answer that `accept` takes.
+pub(crate) async fn ask_datagram(
+    datagram: &Datagram,
+    request: &[u8],
+    buf: &mut [u8],
+    options: &Common,
+    accept: impl Fn(&[u8]) -> bool,
+) -> Result<usize> {
+    let deadline = options.wait.and_then(|wait| clock::now().checked_add(wait));
+    let mut patience = PATIENCE;
+    loop {
+        send_datagram(datagram, request, options).await?;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
+        let last = left.is_some_and(|left| left <= patience);
+        let turn = if last { left } else { Some(patience) };
+        let answer = clock::within(turn, Phase::FirstByte, accepted(datagram, buf, &accept)).await;
+        match answer {
+            Err(error) if error.is_timeout() && !last => patience = patience.saturating_mul(2),
+            Err(error) => {
+                let error = if error.is_refused() { error.with_kind(Kind::Connect) } else { error };
+                return Err(error.with_protocol(options.protocol));
+            }
+            Ok(n) => return Ok(n),
+        }
+    }
+}
+
+async fn accepted(datagram: &Datagram, buf: &mut [u8], accept: &impl Fn(&[u8]) -> bool) -> Result<usize> {
+    for _ in 0..MAX_STRAY {
+        let n = datagram.recv(buf).await?;
+        if buf.get(..n).is_some_and(accept) {
+            return Ok(n);
+        }
+    }
+    Err(Error::new(Kind::Protocol, format!("{MAX_STRAY} datagrams, none of them an answer")))
 }
 
 fn too_much(options: &Common) -> Error {

@@ -291,6 +291,16 @@ mod tests {
         assert_eq!(server("refer: a.example\nwhois: b.example\n"), at("a.example:43"), "the first one counts");
     }
 
+    #[test]
+    fn looking_for_referrals_keeps_the_laws() {
+        let seeds: [&[u8]; 3] =
+            [b"refer: a.example\r\n", b"ReferralServer: whois://[2001:db8::1]:4343\n", b"whois: \xff:99999\n"];
+        portolan_wire::laws::check_datagram(
+            |bytes| Ok(referral(&Text::from(bytes::Bytes::copy_from_slice(bytes)))),
+            &seeds,
+        );
+    }
+
     #[tokio::test]
     async fn a_query_can_hold_no_second_one() {
         let long = "x".repeat(513);
