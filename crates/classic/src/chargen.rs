@@ -19,7 +19,10 @@
 //! # }
 //! ```
 
-#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)
+)]
 
 use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
