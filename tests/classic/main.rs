@@ -1,6 +1,5 @@
 //! The classic protocols against xinetd, in.fingerd and uwhoisd.
 
-mod mini;
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "these are tests")]
 
 mod peers;

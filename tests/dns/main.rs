@@ -5,4 +5,3 @@
 mod faults;
 mod peers;
 mod servers;
-mod tiny;

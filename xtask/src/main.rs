@@ -98,9 +98,11 @@ fn fuzz(root: &Path, target: &str, rest: &[&str]) -> Outcome {
     run::run(command.args(rest).current_dir(root.join("fuzz")))
 }
 
-/// The workspace: the folder above this package.
+/// The workspace: the folder above this package. Cargo says at run time which one, since a shared target folder may hand the
+/// program of one checkout to another.
 fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = Path::new(&here);
     here.parent().unwrap_or(here).to_owned()
 }
 

@@ -21,8 +21,6 @@ pub mod discard;
 pub mod echo;
 #[cfg(feature = "finger")]
 pub mod finger;
-#[cfg(feature = "mini")]
-pub mod mini;
 #[cfg(feature = "qotd")]
 pub mod qotd;
 #[cfg(feature = "time")]
