@@ -111,7 +111,7 @@ async fn echo_cut_stalled_or_garbled_anywhere_is_a_typed_error() {
         echo.exchange(b"one two three").await.map(drop)
     };
     let tape = Tape::record(peer.addr("echo"), |addr| async move { client(addr).await.unwrap() }).await;
-    let outcome = tape.replay(tape.len(), move |addr| client(addr)).await;
+    let outcome = tape.replay(tape.len(), client).await;
     assert_eq!(outcome.fine, 0, "whatever is changed is seen: {outcome:?}");
     record("echo", "faults", PEER, "TCP", u64::try_from(outcome.runs).unwrap());
 }

@@ -103,7 +103,7 @@ async fn over_stream(stream: &mut Stream, data: &[u8], options: &Common) -> Resu
     };
     let read = async {
         let mut rest = data;
-        let mut buf = [0; 4096];
+        let mut buf = vec![0; 4096];
         while !rest.is_empty() {
             let room = buf.get_mut(..rest.len().min(4096)).unwrap_or_default();
             let read = async { reader.read(room).await.map_err(|error| Error::io(Phase::FirstByte, error)) };
