@@ -133,5 +133,5 @@ fn deny(root: &Path) -> Outcome {
         let args = ["install", "--locked", "--quiet", "cargo-deny", "--version", DENY, "--no-default-features"];
         run(&mut cargo(root, &args))?;
     }
-    run(Command::new("cargo").args(["deny", "--offline", "check", "bans", "licenses", "sources"]).current_dir(root))
+    run(Command::new("cargo").args(["deny", "--locked", "check", "bans", "licenses", "sources"]).current_dir(root))
 }
