@@ -241,5 +241,7 @@ async fn a_proxy_carries_both_forms() {
         assert_eq!(echo.info().hops.len(), 1);
     }
     record("echo", "exchange", PEER, "through Dante, TCP and UDP", 2);
+    record("socks5-udp", "exchange", "danted 1.4", "no login, echo inside", 1);
+    record("echo", "hop", "danted 1.4", "socks5", 2);
     drop(danted);
 }

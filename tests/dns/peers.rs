@@ -262,6 +262,8 @@ async fn datagrams_go_through_a_socks5_proxy() {
     let big = names.query("big.portolan.test", RecordType::Txt).await.unwrap();
     assert_eq!((big.txt().count(), big.info.transport, big.info.connection.hops.len()), (40, Transport::Tcp, 1));
     record("dns", "exchange", "BIND 9.18", "through Dante, SOCKS5 UDP ASSOCIATE", 2);
+    record("socks5-udp", "exchange", "danted 1.4", "no login, DNS inside", 1);
+    record("dns", "hop", "danted 1.4", "socks5", 2);
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use crate::{Outcome, read};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
+    /// Packages for the suites of crates without rows.
+    pub(crate) also: Vec<String>,
     pub(crate) family: BTreeMap<String, Family>,
     #[serde(rename = "protocol")]
     pub(crate) protocols: Vec<Protocol>,
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn rows_that_contradict_each_other_are_refused() {
-        let decoders = "decoder = []\n";
+        let decoders = "also = []\ndecoder = []\n";
         let good = format!("{decoders}{FAMILY}{}{}", row("b", "b", "x"), row("a", "a", "x"));
         let table = parse(&good).unwrap();
         assert_eq!(table.of("x").iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn unknown_facts_are_refused() {
-        let error = parse(&format!("decoder = []\n{FAMILY}colour = 'red'\n")).unwrap_err();
+        let error = parse(&format!("also = []\ndecoder = []\n{FAMILY}colour = 'red'\n")).unwrap_err();
         assert!(error.contains("colour"), "{error}");
     }
 }

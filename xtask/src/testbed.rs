@@ -31,7 +31,8 @@ pub(crate) fn list(root: &Path) -> Outcome {
 pub(crate) fn install(root: &Path, family: Option<&str>) -> Outcome {
     let table = Table::load(root)?;
     let rows = table.protocols.iter().filter(|row| family.is_none_or(|family| row.family == family));
-    let wanted: BTreeSet<&str> = rows.flat_map(|row| row.install.iter().map(String::as_str)).collect();
+    let also = table.also.iter().filter(|_| family.is_none());
+    let wanted: BTreeSet<&str> = rows.flat_map(|row| &row.install).chain(also).map(String::as_str).collect();
     let missing: Vec<&str> = wanted.into_iter().filter(|package| !installed(package)).collect();
     let (python, debian): (Vec<&str>, Vec<&str>) = missing.iter().partition(|package| package.starts_with(PIP));
     let mut debian = debian;

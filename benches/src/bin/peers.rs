@@ -97,7 +97,11 @@ fn measure(title: &str, port: u16, contenders: &[Contender]) {
         results.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (micros, rate) = results[results.len() / 2];
         let base = *base.get_or_insert(micros);
-        println!("  {:<12} {micros:>7.2} us CPU/op {rate:>10.0} ops/s   portolan/it = {:.2}", contender.name, base / micros);
+        println!(
+            "  {:<12} {micros:>7.2} us CPU/op {rate:>10.0} ops/s   portolan/it = {:.2}",
+            contender.name,
+            base / micros
+        );
     }
 }
 
