@@ -25,6 +25,10 @@ pub use portolan_core as core;
 pub use portolan_core::*;
 #[cfg(feature = "hpack")]
 pub use portolan_hpack as hpack;
+#[cfg(feature = "http2")]
+pub use portolan_http2 as http2;
+#[cfg(feature = "pool")]
+pub use portolan_pool as pool;
 pub use portolan_wire as wire;
 
 // begin: xtask sync

@@ -1,0 +1,468 @@
+//! The pool itself.
+
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use portolan_core::{Delivery, Error, Kind, Phase, Result, clock};
+use tokio::sync::oneshot;
+
+use crate::liveness::{Life, Liveness};
+use crate::options::PoolOptions;
+use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at};
+
+/// How connections of one protocol are made, looked at and shared.
+pub trait Manage: Send + Sync + 'static {
+    /// What makes two connections interchangeable: host, port, way, TLS configuration, identity. Settings that are applied
+    /// when a connection is made (keepalive, buffer sizes) are not part of it.
+    type Key: Clone + Eq + Hash + Send + Sync + fmt::Debug + 'static;
+    /// A connection, or a handle of one that many share.
+    type Conn: Send + 'static;
+
+    /// Makes a connection. Dropping the future gives the place to the next caller.
+    fn connect(&self, key: &Self::Key) -> impl Future<Output = Result<Self::Conn>> + Send;
+
+    /// Whether an idle connection can be used: never waits. A protocol looks for an unexpected byte or end here.
+    fn is_fit(&self, conn: &mut Self::Conn) -> bool;
+
+    /// How the connection says that it drains or is dead, where it has a driver that notices.
+    fn liveness(&self, conn: &Self::Conn) -> Option<Liveness> {
+        let _ = conn;
+        None
+    }
+
+    /// A further handle of a connection that many use at once; `None` where only one may.
+    fn share(&self, conn: &Self::Conn) -> Option<Self::Conn> {
+        let _ = conn;
+        None
+    }
+
+    /// How many may use it at once; asked when it has been made.
+    fn capacity(&self, conn: &Self::Conn) -> usize {
+        let _ = conn;
+        1
+    }
+
+    /// Whether connections of `key` will be shared: then only one is made at a time, and the others wait for it.
+    fn is_shared(&self, key: &Self::Key) -> bool {
+        let _ = key;
+        false
+    }
+}
+
+/// Connections by key, kept between calls: cheap to clone.
+///
+/// Callers who find no connection and no place wait in order. One who gives up leaves nothing behind: its turn goes to the
+/// next, and a connection it was making is dropped. A connection error goes to the caller who was making the connection,
+/// as it is; one whose wait is over is told the last such error.
+pub struct Pool<M: Manage>(Arc<Inner<M>>);
+
+struct Inner<M: Manage> {
+    manager: M,
+    options: PoolOptions,
+    books: Mutex<Books<M::Key, M::Conn>>,
+}
+
+impl<M: Manage> Pool<M> {
+    /// An empty pool.
+    pub fn new(manager: M, options: PoolOptions) -> Self {
+        Self(Arc::new(Inner { manager, options, books: Mutex::new(Books::new()) }))
+    }
+
+    /// A connection for `key`: an idle one, a share of one in use, or a new one. Dropping the future leaves nothing behind.
+    pub async fn acquire(&self, key: &M::Key) -> Result<Lease<M>> {
+        let mut turn = Some(self.0.begin(key)?);
+        let waited = async {
+            loop {
+                match turn.take() {
+                    Some(Begun::Lease(lease)) => return Ok(Begun::Lease(lease)),
+                    Some(Begun::Make(place)) => return Ok(Begun::Make(place)),
+                    Some(Begun::Wait(mut ticket)) => {
+                        // An error means that the pool was closed: the next look says so.
+                        let _ = (&mut ticket.turn).await;
+                        ticket.called = true;
+                        turn = Some(self.0.look(key, Some(&ticket))?);
+                        // From here on the turn is used, or handed on by the ticket's drop if there was nothing for it.
+                        ticket.called = matches!(turn, Some(Begun::Wait(_)));
+                        ticket.done = true;
+                    }
+                    None => return Err(Error::usage("a pool without a turn")),
+                }
+            }
+        };
+        let begun = clock::within(self.0.options.wait, Phase::Pool, waited)
+            .await
+            .map_err(|error| self.0.explained(key, error))?;
+        match begun {
+            Begun::Lease(lease) => Ok(lease),
+            Begun::Make(place) => place.make(&self.0).await,
+            Begun::Wait(_) => Err(Error::usage("a pool without a turn")),
+        }
+    }
+
+    /// What the pool has done and holds.
+    pub fn metrics(&self) -> Metrics {
+        self.0.lock().snapshot()
+    }
+
+    /// Drops what is dead, too old or too long idle. Acquiring does it for its own key; call this now and then for the rest.
+    pub fn sweep(&self) {
+        let mut trash = Vec::new();
+        {
+            let mut books = self.0.lock();
+            let keys: Vec<_> = books.buckets.keys().cloned().collect();
+            for key in keys {
+                books.sweep(&key, &self.0.options, clock::now(), &mut trash);
+            }
+        }
+        drop(trash);
+    }
+
+    /// Closes: idle connections are dropped, waiting callers fail, connections in use end with their leases.
+    pub fn close(&self) {
+        let buckets = {
+            let mut books = self.0.lock();
+            books.closed = true;
+            let idle: usize =
+                books.buckets.values().map(|b| b.idle.len() + b.shared.iter().filter(|s| s.leases == 0).count()).sum();
+            books.open -= idle;
+            std::mem::take(&mut books.buckets)
+        };
+        for bucket in buckets.values() {
+            bucket
+                .idle
+                .iter()
+                .map(|idle| &idle.tag)
+                .chain(bucket.shared.iter().map(|s| &s.tag))
+                .for_each(|tag| tag.live.unwatch());
+        }
+    }
+}
+
+impl<M: Manage> Clone for Pool<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: Manage> fmt::Debug for Pool<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("options", &self.0.options).field("metrics", &self.metrics()).finish()
+    }
+}
+
+enum Begun<M: Manage> {
+    Lease(Lease<M>),
+    Make(Place<M>),
+    Wait(Ticket<M>),
+}
+
+/// A place in the queue. Dropped before its turn it is taken off; dropped after, the turn goes to the next.
+struct Ticket<M: Manage> {
+    pool: Arc<Inner<M>>,
+    key: M::Key,
+    id: u64,
+    turn: oneshot::Receiver<()>,
+    called: bool,
+    done: bool,
+}
+
+impl<M: Manage> Drop for Ticket<M> {
+    fn drop(&mut self) {
+        let missed = !self.done && (self.called || self.turn.try_recv().is_ok());
+        if missed {
+            self.pool.wake(&self.key, true);
+            return;
+        }
+        if !self.done {
+            let mut books = self.pool.lock();
+            if let Some(bucket) = books.buckets.get_mut(&self.key) {
+                bucket.waiters.retain(|(id, _)| *id != self.id);
+            }
+        }
+    }
+}
+
+/// A place for a connection that is being made; given back when dropped.
+struct Place<M: Manage> {
+    pool: Arc<Inner<M>>,
+    key: M::Key,
+    kept: bool,
+}
+
+impl<M: Manage> Drop for Place<M> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let full = self.pool.free(&self.key, true);
+            self.pool.wake(&self.key, full);
+        }
+    }
+}
+
+impl<M: Manage> Place<M> {
+    async fn make(mut self, pool: &Arc<Inner<M>>) -> Result<Lease<M>> {
+        let made = pool.manager.connect(&self.key).await;
+        let conn = match made {
+            Ok(conn) => conn,
+            Err(error) => {
+                let mut books = pool.lock();
+                books.metrics.failed += 1;
+                if let Some(bucket) = books.buckets.get_mut(&self.key) {
+                    bucket.trouble = Some((error.kind(), error.phase(), error.to_string()));
+                }
+                drop(books);
+                return Err(error);
+            }
+        };
+        self.kept = true;
+        let live = pool.manager.liveness(&conn).unwrap_or_default();
+        let capacity = pool.manager.capacity(&conn);
+        let second = if capacity > 1 { pool.manager.share(&conn) } else { None };
+        let shared = second.is_some();
+        let tag = {
+            let mut books = pool.lock();
+            let tag = Tag { id: books.id(), live: live.clone(), retire_at: retire_at(pool.options.lifetime), uses: 1 };
+            books.metrics.opened += 1;
+            books.metrics.leases += 1;
+            let bucket = books.buckets.entry(self.key.clone()).or_default();
+            bucket.making -= usize::from(bucket.making > 0);
+            bucket.trouble = None;
+            if let Some(second) = second {
+                bucket.shared.push(Shared { conn: second, tag: tag.clone(), leases: 1, capacity, since: clock::now() });
+            }
+            tag
+        };
+        let (weak, key) = (Arc::downgrade(pool), self.key.clone());
+        live.watch(Arc::new(move || evict(&weak, &key)));
+        // It may have died before anyone watched.
+        if live.life() != Life::Open {
+            evict(&Arc::downgrade(pool), &self.key);
+        }
+        let lease = Lease { pool: pool.clone(), key: self.key.clone(), conn: Some(conn), tag, shared, discard: false };
+        if shared {
+            // One connection serves as many as it has room for.
+            for _ in 1..capacity {
+                if !pool.wake(&self.key, false) {
+                    break;
+                }
+            }
+        }
+        Ok(lease)
+    }
+}
+
+/// A connection has marked itself as draining or dead: the books drop it now, not at its idle timeout.
+fn evict<M: Manage>(pool: &Weak<Inner<M>>, key: &M::Key) {
+    let Some(pool) = pool.upgrade() else { return };
+    let (mut trash, mut full) = (Vec::new(), false);
+    if let Ok(mut books) = pool.books.try_lock() {
+        full = books.open >= pool.options.total;
+        books.sweep(key, &pool.options, clock::now(), &mut trash);
+    }
+    // The books are held: by this very thread if a look at an idle connection made it mark itself, else by someone who is at
+    // work on them. Whoever asks for this key next sweeps it before anything is handed out.
+    if !trash.is_empty() {
+        pool.wake(key, full);
+    }
+    // Never drop a connection under its own mark: its drop may mark it again.
+    drop(trash);
+}
+
+impl<M: Manage> Inner<M> {
+    fn lock(&self) -> MutexGuard<'_, Books<M::Key, M::Conn>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new caller: whoever waits already comes first.
+    fn begin(self: &Arc<Self>, key: &M::Key) -> Result<Begun<M>> {
+        self.look(key, None)
+    }
+
+    fn look(self: &Arc<Self>, key: &M::Key, called: Option<&Ticket<M>>) -> Result<Begun<M>> {
+        let mut trash = Vec::new();
+        let mut books = self.lock();
+        if books.closed {
+            return Err(Error::closed("the pool is closed").with_phase(Phase::Pool).with_delivery(Delivery::NotSent));
+        }
+        let queued = called.is_none() && books.buckets.get(key).is_some_and(|bucket| !bucket.waiters.is_empty());
+        let turn = if queued {
+            Turn::Wait
+        } else {
+            let (manager, options) = (&self.manager, &self.options);
+            books.turn(key, options, manager.is_shared(key), |c| manager.is_fit(c), |c| manager.share(c), &mut trash)
+        };
+        let begun = match turn {
+            Turn::Use(conn, tag) => {
+                let shared = books.buckets.get(key).is_some_and(|b| b.shared.iter().any(|s| s.tag.id == tag.id));
+                Begun::Lease(Lease {
+                    pool: self.clone(),
+                    key: key.clone(),
+                    conn: Some(conn),
+                    tag,
+                    shared,
+                    discard: false,
+                })
+            }
+            Turn::Make => Begun::Make(Place { pool: self.clone(), key: key.clone(), kept: false }),
+            Turn::Wait => {
+                let id = called.map_or_else(|| books.id(), |ticket| ticket.id);
+                let bucket = books.buckets.entry(key.clone()).or_default();
+                if called.is_none() && bucket.waiters.len() >= self.options.queue {
+                    drop(books);
+                    let message = format!("{} callers wait for this key already", self.options.queue);
+                    return Err(Error::new(Kind::Limit, message)
+                        .with_phase(Phase::Pool)
+                        .with_delivery(Delivery::NotSent));
+                }
+                let (sender, turn) = oneshot::channel();
+                // Whoever was called in vain keeps its place at the front.
+                if called.is_some() {
+                    bucket.waiters.push_front((id, sender))
+                } else {
+                    bucket.waiters.push_back((id, sender))
+                }
+                Begun::Wait(Ticket { pool: self.clone(), key: key.clone(), id, turn, called: false, done: false })
+            }
+        };
+        drop(books);
+        drop(trash);
+        Ok(begun)
+    }
+
+    /// Gives a place back; whether the total was the limit until now.
+    fn free(&self, key: &M::Key, making: bool) -> bool {
+        let mut books = self.lock();
+        let full = books.open >= self.options.total;
+        books.release(key, making);
+        full
+    }
+
+    /// Calls the next caller in; whether there was one.
+    fn wake(&self, key: &M::Key, any: bool) -> bool {
+        loop {
+            let woken = self.lock().next_waiters(key, any);
+            if woken.is_empty() {
+                return false;
+            }
+            // One that gave up just now is no longer there to be woken: the turn is the next one's.
+            if woken.into_iter().any(|waiter| waiter.send(()).is_ok()) {
+                return true;
+            }
+        }
+    }
+
+    /// Says why there was no connection, where that is known.
+    fn explained(&self, key: &M::Key, error: Error) -> Error {
+        let books = self.lock();
+        match books.buckets.get(key).and_then(|bucket| bucket.trouble.clone()) {
+            Some((kind, phase, words)) => {
+                let cause = Error::new(kind, words);
+                error.with_source(phase.map_or(cause, |phase| Error::new(kind, "").with_phase(phase)))
+            }
+            None => error,
+        }
+    }
+}
+
+/// A connection in use. Dropping it gives it back, unless it is dead, draining, unfit or discarded.
+pub struct Lease<M: Manage> {
+    pool: Arc<Inner<M>>,
+    key: M::Key,
+    conn: Option<M::Conn>,
+    tag: Tag,
+    shared: bool,
+    discard: bool,
+}
+
+impl<M: Manage> Lease<M> {
+    /// Whether it had been used before.
+    pub fn is_reused(&self) -> bool {
+        self.tag.uses > 1
+    }
+
+    /// What it was acquired for.
+    pub fn key(&self) -> &M::Key {
+        &self.key
+    }
+
+    /// Drops the connection instead of giving it back: a conversation is unfinished, a state is unknown.
+    pub fn discard(mut self) {
+        self.discard = true;
+    }
+}
+
+impl<M: Manage> Deref for Lease<M> {
+    type Target = M::Conn;
+
+    #[allow(clippy::expect_used, reason = "only the drop takes the connection out")]
+    fn deref(&self) -> &M::Conn {
+        self.conn.as_ref().expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl<M: Manage> DerefMut for Lease<M> {
+    #[allow(clippy::expect_used, reason = "only the drop takes the connection out")]
+    fn deref_mut(&mut self) -> &mut M::Conn {
+        self.conn.as_mut().expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl<M: Manage> fmt::Debug for Lease<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("key", &self.key).field("live", &self.tag.live).finish_non_exhaustive()
+    }
+}
+
+impl<M: Manage> Drop for Lease<M> {
+    fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        let mut trash = Vec::new();
+        let pool = self.pool.clone();
+        let fit = !self.discard && (self.shared || pool.manager.is_fit(&mut conn));
+        let mut books = pool.lock();
+        let full = books.open >= pool.options.total;
+        let closed = books.closed;
+        let now = clock::now();
+        let mut gone = true;
+        if self.shared {
+            trash.push(conn);
+            if let Some(bucket) = books.buckets.get_mut(&self.key)
+                && let Some(at) = bucket.shared.iter().position(|entry| entry.tag.id == self.tag.id)
+            {
+                gone = false;
+                let entry = &mut bucket.shared[at];
+                entry.leases -= 1;
+                entry.since = now;
+                if self.discard {
+                    entry.tag.live.drain();
+                }
+            }
+            books.sweep(&self.key, &pool.options, now, &mut trash);
+        } else if fit && !closed && self.tag.live.life() == Life::Open {
+            let bucket = books.buckets.entry(self.key.clone()).or_default();
+            // A waiting caller takes it whatever the limit of idle ones.
+            if bucket.idle.len() < pool.options.idle_per_key || !bucket.waiters.is_empty() {
+                bucket.idle.push_back(Idle { conn, tag: self.tag.clone(), since: now });
+                gone = false;
+                books.sweep(&self.key, &pool.options, now, &mut trash);
+            } else {
+                books.metrics.retired += 1;
+                trash.push(conn);
+            }
+        } else {
+            books.metrics.dead += 1;
+            trash.push(conn);
+        }
+        if gone && !closed {
+            self.tag.live.unwatch();
+            books.release(&self.key, false);
+        }
+        drop(books);
+        if !closed {
+            pool.wake(&self.key, full);
+        }
+        drop(trash);
+    }
+}

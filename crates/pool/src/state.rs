@@ -1,0 +1,283 @@
+//! The books of a pool: which connections there are, who holds them, who waits.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use portolan_core::clock::{self, Instant};
+use portolan_core::{Kind, Phase};
+use tokio::sync::oneshot;
+
+use crate::liveness::{Life, Liveness};
+use crate::options::PoolOptions;
+
+/// What a pool has done and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Connections that wait for use.
+    pub idle: usize,
+    /// Connections in use, and those being made.
+    pub busy: usize,
+    /// Callers that wait.
+    pub waiting: usize,
+    /// Connections made.
+    pub opened: u64,
+    /// Connections that could not be made.
+    pub failed: u64,
+    /// Connections dropped because they had died or were draining.
+    pub dead: u64,
+    /// Connections dropped by age, idleness, number of uses, or for want of room.
+    pub retired: u64,
+    /// Times that a connection was handed out.
+    pub leases: u64,
+    /// Of these, times that it had been used before.
+    pub reused: u64,
+}
+
+/// One connection as the books see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tag {
+    pub(crate) id: u64,
+    pub(crate) live: Liveness,
+    pub(crate) retire_at: Option<Instant>,
+    pub(crate) uses: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Idle<C> {
+    pub(crate) conn: C,
+    pub(crate) tag: Tag,
+    pub(crate) since: Instant,
+}
+
+/// A connection that many use at once.
+#[derive(Debug)]
+pub(crate) struct Shared<C> {
+    pub(crate) conn: C,
+    pub(crate) tag: Tag,
+    pub(crate) leases: usize,
+    pub(crate) capacity: usize,
+    pub(crate) since: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Bucket<C> {
+    pub(crate) idle: VecDeque<Idle<C>>,
+    pub(crate) shared: Vec<Shared<C>>,
+    /// All connections of the key, those being made and those in use included.
+    pub(crate) open: usize,
+    pub(crate) making: usize,
+    pub(crate) waiters: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Why the last connection could not be made: told to those whose wait is over.
+    pub(crate) trouble: Option<(Kind, Option<Phase>, String)>,
+}
+
+impl<C> Default for Bucket<C> {
+    fn default() -> Self {
+        Self { idle: VecDeque::new(), shared: Vec::new(), open: 0, making: 0, waiters: VecDeque::new(), trouble: None }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Books<K, C> {
+    pub(crate) buckets: HashMap<K, Bucket<C>>,
+    pub(crate) open: usize,
+    pub(crate) next_id: u64,
+    pub(crate) metrics: Metrics,
+    pub(crate) closed: bool,
+}
+
+/// What a caller may do next.
+pub(crate) enum Turn<C> {
+    /// Use this one.
+    Use(C, Tag),
+    /// Make one: a place is taken for it.
+    Make,
+    /// Wait.
+    Wait,
+}
+
+impl<K: Eq + Hash + Clone, C> Books<K, C> {
+    pub(crate) fn new() -> Self {
+        Self { buckets: HashMap::new(), open: 0, next_id: 0, metrics: Metrics::default(), closed: false }
+    }
+
+    pub(crate) fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The best there is for `key`. Dead and worn-out connections are dropped on the way, into `trash`, so that nothing of
+    /// theirs runs under the lock.
+    pub(crate) fn turn(
+        &mut self,
+        key: &K,
+        options: &PoolOptions,
+        single_flight: bool,
+        mut fit: impl FnMut(&mut C) -> bool,
+        share: impl Fn(&C) -> Option<C>,
+        trash: &mut Vec<C>,
+    ) -> Turn<C> {
+        let now = clock::now();
+        self.sweep(key, options, now, trash);
+        let bucket = self.buckets.entry(key.clone()).or_default();
+        for shared in &mut bucket.shared {
+            if shared.leases < shared.capacity
+                && let Some(conn) = share(&shared.conn)
+            {
+                shared.leases += 1;
+                shared.tag.uses += 1;
+                self.metrics.leases += 1;
+                self.metrics.reused += u64::from(shared.tag.uses > 1);
+                return Turn::Use(conn, shared.tag.clone());
+            }
+        }
+        // The one used last is the likeliest to be alive.
+        while let Some(mut idle) = bucket.idle.pop_back() {
+            if idle.tag.live.life() == Life::Open && fit(&mut idle.conn) {
+                idle.tag.uses += 1;
+                self.metrics.leases += 1;
+                self.metrics.reused += 1;
+                return Turn::Use(idle.conn, idle.tag);
+            }
+            idle.tag.live.unwatch();
+            trash.push(idle.conn);
+            bucket.open -= 1;
+            self.open -= 1;
+            self.metrics.dead += 1;
+        }
+        if single_flight && bucket.making > 0 {
+            return Turn::Wait;
+        }
+        if bucket.open >= options.per_key {
+            return Turn::Wait;
+        }
+        if self.open >= options.total && !self.make_room(key, trash) {
+            return Turn::Wait;
+        }
+        self.open += 1;
+        let bucket = self.buckets.entry(key.clone()).or_default();
+        bucket.open += 1;
+        bucket.making += 1;
+        Turn::Make
+    }
+
+    /// Drops the idle connections of `key` that are dead, too old or too long idle.
+    pub(crate) fn sweep(&mut self, key: &K, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
+        let Some(bucket) = self.buckets.get_mut(key) else { return };
+        let (mut dead, mut retired) = (0, 0);
+        let stale = |tag: &Tag, since: Instant| -> Option<bool> {
+            if tag.live.life() != Life::Open {
+                return Some(true);
+            }
+            let old = tag.retire_at.is_some_and(|at| at <= now) || options.uses.is_some_and(|uses| tag.uses >= uses);
+            let idle = options.idle_timeout.is_some_and(|limit| now - since >= limit);
+            (old || idle).then_some(false)
+        };
+        let mut kept = VecDeque::with_capacity(bucket.idle.len());
+        for idle in bucket.idle.drain(..) {
+            match stale(&idle.tag, idle.since) {
+                None => kept.push_back(idle),
+                Some(was_dead) => {
+                    if was_dead {
+                        dead += 1
+                    } else {
+                        retired += 1
+                    }
+                    idle.tag.live.unwatch();
+                    trash.push(idle.conn);
+                }
+            }
+        }
+        bucket.idle = kept;
+        let mut shared = Vec::with_capacity(bucket.shared.len());
+        for mut entry in bucket.shared.drain(..) {
+            let quiet = entry.leases == 0;
+            match stale(&entry.tag, if quiet { entry.since } else { now }) {
+                Some(was_dead) if quiet => {
+                    if was_dead {
+                        dead += 1
+                    } else {
+                        retired += 1
+                    }
+                    entry.tag.live.unwatch();
+                    trash.push(entry.conn);
+                }
+                Some(_) => {
+                    // In use: nothing new begins on it, and it goes when it is quiet.
+                    entry.capacity = 0;
+                    shared.push(entry);
+                }
+                None => shared.push(entry),
+            }
+        }
+        bucket.shared = shared;
+        bucket.open -= dead + retired;
+        self.open -= dead + retired;
+        self.metrics.dead += dead as u64;
+        self.metrics.retired += retired as u64;
+        if bucket.open == 0 && bucket.waiters.is_empty() && bucket.trouble.is_none() {
+            self.buckets.remove(key);
+        }
+    }
+
+    /// Drops the idle connection of another key that has been idle longest.
+    fn make_room(&mut self, key: &K, trash: &mut Vec<C>) -> bool {
+        let oldest = self.buckets.iter().filter(|(other, _)| *other != key);
+        let oldest = oldest
+            .filter_map(|(other, bucket)| Some((bucket.idle.front()?.since, other.clone())))
+            .min_by_key(|(since, _)| *since);
+        let Some((_, other)) = oldest else { return false };
+        let Some(bucket) = self.buckets.get_mut(&other) else { return false };
+        let Some(idle) = bucket.idle.pop_front() else { return false };
+        idle.tag.live.unwatch();
+        trash.push(idle.conn);
+        bucket.open -= 1;
+        self.open -= 1;
+        self.metrics.retired += 1;
+        true
+    }
+
+    /// Gives a place back that was taken for a connection which is not, or no longer, there.
+    pub(crate) fn release(&mut self, key: &K, making: bool) {
+        self.open -= 1;
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            bucket.open -= 1;
+            bucket.making -= usize::from(making);
+        }
+    }
+
+    /// The longest waiting callers, one for each place that may have come free: any key's, where the total was the limit.
+    pub(crate) fn next_waiters(&mut self, key: &K, total_was_full: bool) -> Vec<oneshot::Sender<()>> {
+        let mut woken = Vec::new();
+        if let Some((_, waiter)) = self.buckets.get_mut(key).and_then(|bucket| bucket.waiters.pop_front()) {
+            woken.push(waiter);
+        } else if total_was_full {
+            let first = self
+                .buckets
+                .iter()
+                .filter_map(|(key, bucket)| Some((bucket.waiters.front()?.0, key.clone())))
+                .min_by_key(|(id, _)| *id);
+            if let Some((_, waiter)) = first.and_then(|(_, key)| self.buckets.get_mut(&key)?.waiters.pop_front()) {
+                woken.push(waiter);
+            }
+        }
+        woken
+    }
+
+    pub(crate) fn snapshot(&self) -> Metrics {
+        let idle =
+            self.buckets.values().map(|b| b.idle.len() + b.shared.iter().filter(|s| s.leases == 0).count()).sum();
+        let waiting = self.buckets.values().map(|bucket| bucket.waiters.len()).sum();
+        Metrics { idle, busy: self.open - idle, waiting, ..self.metrics }
+    }
+}
+
+/// When a connection made now is to go: up to a tenth earlier by chance.
+pub(crate) fn retire_at(lifetime: Option<Duration>) -> Option<Instant> {
+    let lifetime = lifetime?;
+    let mut random = [0];
+    let early = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 2560.0 } else { 0.0 };
+    Some(clock::now() + lifetime.mul_f64(1.0 - early))
+}
