@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use crate::run::{Count, cargo, exists, output, run, watch};
-use crate::{Outcome, check, deps, record, registry, test};
+use crate::{Outcome, check, deps, record, registry, scaffold, test};
 
 /// The version of cargo-deny that is installed where there is none.
 const DENY: &str = "0.20.2";
@@ -29,6 +29,7 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
         ("features", Box::new(|| plain(features(root)))),
         ("deps", Box::new(|| plain(deps::run(root, "redis")))),
         ("deny", Box::new(|| plain(deny(root)))),
+        ("scaffold", Box::new(|| plain(scaffold::trial(root)))),
     ];
     let (mut table, mut total) = (Vec::new(), Count::default());
     for (name, stage) in stages {

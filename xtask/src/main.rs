@@ -35,6 +35,7 @@ const HELP: &str = "cargo xtask COMMAND
   registry [--check | --write]     the table of protocols and what the last full run proved
   new-protocol FAMILY NAME [--small]
                                    row, module, tests, fuzz target and example of a new protocol
+  new-protocol --trial             the same twice in a copy of the workspace, which must compile and pass
   sync [--check]                   write (or compare) what follows from protocols.toml
   check                            sync, layers, decoders, headers, sizes, seams, stubs: what no lint sees
   deps FEATURE                     what depending on one protocol compiles
@@ -69,6 +70,7 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
         ["registry", "--write"] => registry::write(root),
         ["new-protocol", family, name] => scaffold::run(root, family, name, false),
         ["new-protocol", family, name, "--small"] => scaffold::run(root, family, name, true),
+        ["new-protocol", "--trial"] => scaffold::trial(root),
         ["deps", feature] => deps::run(root, feature),
         ["fuzz", target, rest @ ..] => fuzz(root, target, rest),
         ["bench", "micro"] => run::run(&mut run::cargo(root, &["bench", "-p", "portolan-benches"])),

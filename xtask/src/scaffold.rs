@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::run::{cargo, run as execute};
+use crate::record::target;
+use crate::run::{cargo, output, run as execute};
 use crate::table::Table;
-use crate::{Outcome, read, sync};
+use crate::{Outcome, check, read, sync};
 
 /// What a new protocol uses; a family that has it as optional gets it switched on by the feature.
 const USES: &[&str] = &["bytes", "portolan-wire", "tokio"];
@@ -42,6 +44,31 @@ pub(crate) fn run(root: &Path, family: &str, name: &str, small: bool) -> Outcome
         new.package
     );
     Ok(())
+}
+
+/// Follows docs/ADDING-A-PROTOCOL.md in a copy of the workspace: both shapes compile and pass, and what is left to write is found.
+pub(crate) fn trial(root: &Path) -> Outcome {
+    let copy = target(root).join("scaffold");
+    let _ = std::fs::remove_dir_all(&copy);
+    let files = output(Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root))?;
+    for file in files.lines().filter(|file| root.join(file).is_file()) {
+        let to = copy.join(file);
+        let folder = to.parent().unwrap_or(&copy);
+        let done = std::fs::create_dir_all(folder).and_then(|()| std::fs::copy(root.join(file), &to));
+        done.map_err(|error| format!("{}: {error}", to.display()))?;
+    }
+    run(&copy, "mail", "trial-turns", false)?;
+    run(&copy, "classic", "trial", true)?;
+    if check::run(&copy).is_ok() {
+        return Err("what new-protocol leaves to be written is not found by check".to_owned());
+    }
+    let dir = target(root);
+    let features = ["-p", "portolan-mail", "-p", "portolan-classic", "--features", "trial-turns,trial"];
+    let test = [&["test", "--lib"][..], &features, &["trial"]].concat();
+    let lint =
+        [&["clippy", "--all-targets"][..], &features, &["-p", "portolan-tests", "-p", "portolan-examples"]].concat();
+    execute(cargo(&copy, &test).env("CARGO_TARGET_DIR", &dir))?;
+    execute(cargo(&copy, &[&lint[..], &["--", "-D", "warnings"]].concat()).env("CARGO_TARGET_DIR", &dir))
 }
 
 struct New<'a> {
