@@ -93,6 +93,9 @@ fn all(root: &Path, options: &Options<'_>, seen: &mut Seen) -> Outcome {
     if !good || seen.count.failed > 0 {
         return Err("a suite failed".to_owned());
     }
+    if options.install && !seen.skipped.is_empty() {
+        return Err("a suite was skipped, though --install promises every server".to_owned());
+    }
     if seen.count.passed == 0 {
         return Err("no test ran".to_owned());
     }
@@ -153,5 +156,34 @@ impl Seen {
         if !self.quiet {
             println!("{line}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_and_laws_are_seen_inside_what_passed_tests_printed() {
+        let mut seen = Seen::default();
+        let lines = [
+            "test redis::tests::the_decoder_keeps_the_laws ... ok",
+            "successes:",
+            "SKIPPED: redis-server is missing: install redis-server",
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ];
+        lines.iter().for_each(|line| seen.line(line));
+        assert_eq!(
+            (seen.count.passed, seen.skipped.len(), seen.laws.get("redis"), seen.quiet),
+            (2, 1, Some(&1), false)
+        );
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_refused() {
+        assert!(Options::parse(&["--instal"]).is_err());
+        assert!(Options::parse(&["--family"]).is_err());
+        let options = Options::parse(&["--family", "db", "--fast"]).unwrap();
+        assert_eq!((options.family, options.fast, options.install), (Some("db"), true, false));
     }
 }
