@@ -285,7 +285,13 @@ impl Direct {
             async move { connect_tcp(addr, &settings.bind, &settings.tcp).await }
         };
         let race = happy::race(addrs, &settings.happy, settings.timeouts.attempt_limit(), connect);
-        let (tcp, addr, _) = clock::within(settings.timeouts.connect_limit(), Phase::Connect, race).await?;
+        let raced = clock::within(settings.timeouts.connect_limit(), Phase::Connect, race).await;
+        let (tcp, addr, _) = raced.inspect_err(|_| {
+            // The name may lead elsewhere by now: the next call asks anew.
+            if let Some(name) = to.name() {
+                settings.resolver.forget(name);
+            }
+        })?;
         cx.note(|p| {
             p.address = Some(addr);
             p.timings.connect = Some(clock::now() - started);

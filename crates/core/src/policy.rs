@@ -134,13 +134,10 @@ impl Policy {
     /// Judges an address about to be connected to.
     pub fn check(&self, addr: SocketAddr) -> Result<()> {
         self.check_port(addr.port())?;
-        let mut ip = Some(addr.ip());
-        // Each disguise is judged as itself first, then as what it leads to.
-        while let Some(seen) = ip {
-            self.check_ip(addr.ip(), seen)?;
-            ip = unwrapped(seen);
-        }
-        Ok(())
+        let asked = addr.ip();
+        // A disguise is judged as itself first, then as everything that it leads to.
+        self.check_ip(asked, asked)?;
+        hidden(asked).try_for_each(|seen| self.check_ip(asked, seen))
     }
 
     fn check_port(&self, port: u16) -> Result<()> {
@@ -173,7 +170,8 @@ impl Policy {
         self.check_port(port)?;
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let local = name == "localhost" || name.ends_with(".localhost");
-        if self.0.public_only && local && !self.0.nets.iter().any(|(allow, _)| *allow) {
+        let refused = |ip: IpAddr| self.check_ip(ip, ip).is_err();
+        if local && refused(Ipv4Addr::LOCALHOST.into()) && refused(Ipv6Addr::LOCALHOST.into()) {
             return Err(blocked(format!("{name} is this machine")));
         }
         let matches = |pattern: &str| match pattern.strip_prefix("*.") {
@@ -213,23 +211,30 @@ fn blocked(message: String) -> Error {
     Error::new(Kind::Blocked, message).with_phase(Phase::Connect)
 }
 
-/// The address that `ip` leads to, where it is a disguise of another.
-fn unwrapped(ip: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(ip) = ip else { return None };
-    let s = ip.segments();
+/// The IPv4 addresses that `ip` leads to. A prefix and an ISATAP interface identifier may each hide one, and Teredo two.
+fn hidden(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let s = match ip {
+        IpAddr::V6(ip) => ip.segments(),
+        IpAddr::V4(_) => [0; 8],
+    };
     let v4 = |high: u16, low: u16| Some(IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))));
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, h, l] => v4(h, l),         // mapped (RFC 4291 2.5.5.2)
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,              // :: and ::1 are no IPv4
-        [0, 0, 0, 0, 0, 0, h, l] => v4(h, l),              // compatible (RFC 4291 2.5.5.1)
-        [0, 0, 0, 0, 0xffff, 0, h, l] => v4(h, l),         // translated (RFC 2765 2.1)
-        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => v4(h, l),      // NAT64 (RFC 6052)
-        [0x64, 0xff9b, 1, _, _, _, h, l] => v4(h, l),      // local NAT64 (RFC 8215), with the usual /96 inside
-        [0x2002, h, l, ..] => v4(h, l),                    // 6to4 (RFC 3056)
-        [0x2001, 0, _, _, _, _, h, l] => v4(!h, !l),       // Teredo (RFC 4380): the client, obfuscated
-        [_, _, _, _, 0 | 0x200, 0x5efe, h, l] => v4(h, l), // ISATAP (RFC 5214 6.1)
+    let (first, second) = match s {
+        [0, 0, 0, 0, 0, 0xffff, h, l] => (v4(h, l), None), // mapped (RFC 4291 2.5.5.2)
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => (None, None),      // :: and ::1 are no IPv4
+        [0, 0, 0, 0, 0, 0, h, l] => (v4(h, l), None),      // compatible (RFC 4291 2.5.5.1)
+        [0, 0, 0, 0, 0xffff, 0, h, l] => (v4(h, l), None), // translated (RFC 2765 2.1)
+        [0x64, 0xff9b, 0, 0, 0, 0, h, l] => (v4(h, l), None), // NAT64 (RFC 6052)
+        [0x64, 0xff9b, 1, _, _, _, h, l] => (v4(h, l), None), // local NAT64 (RFC 8215), with the usual /96 inside
+        [0x2002, h, l, ..] => (v4(h, l), None),            // 6to4 (RFC 3056)
+        [0x2001, 0, sh, sl, _, _, h, l] => (v4(!h, !l), v4(sh, sl)), // Teredo (RFC 4380 4): client, obfuscated, and server
+        _ => (None, None),
+    };
+    // RFC 5214 6.1: whatever the prefix, and whatever the universal and group bits.
+    let isatap = match s {
+        [_, _, _, _, 0 | 0x100 | 0x200 | 0x300, 0x5efe, h, l] => v4(h, l),
         _ => None,
-    }
+    };
+    [first, second, isatap].into_iter().flatten()
 }
 
 /// The class that keeps an address out of the public internet (IANA special-purpose registries), if any.
@@ -275,10 +280,13 @@ fn class_v6(ip: Ipv6Addr) -> Option<&'static str> {
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => "for documentation (RFC 3849, RFC 9637)",
         [0x2001, 2, 0, ..] => "for benchmarks (RFC 5180)",
         [0x2001, 0x10..=0x3f, ..] => "an ORCHID (RFC 7343)",
+        [0x2001, 1..=0x1ff, ..] => "for protocol assignments (RFC 2928)",
         [0x0100, 0, 0, 0, ..] => "a black hole (RFC 6666)",
+        // Its translator may use any prefix length, so which IPv4 address it leads to cannot be known from here.
+        [0x64, 0xff9b, 1, ..] => "local NAT64 (RFC 8215)",
         [0x5f00, ..] => "a segment routing id (RFC 9602)",
         // What these lead to is judged next; nothing else below 2000::/3 is given out.
-        [0, ..] | [0x64, 0xff9b, ..] if unwrapped(IpAddr::V6(ip)).is_some() => return None,
+        [0, ..] | [0x64, 0xff9b, ..] if hidden(IpAddr::V6(ip)).next().is_some() => return None,
         [0x2000..=0x3fff, ..] => return None,
         _ => "not given out (RFC 4291)",
     })

@@ -123,6 +123,31 @@ fn an_ipv4_address_is_judged_the_same_in_every_ipv6_disguise() {
 }
 
 #[test]
+fn an_address_behind_another_disguise_or_an_odd_prefix_is_found() {
+    for host in [
+        "2002:808:808::200:5efe:7f00:1",
+        "2002:808:808::5efe:10.0.0.1",
+        "2606:4700::100:5efe:7f00:1",
+        "2606:4700::300:5efe:7f00:1",
+        "2001:0:7f00:1::f7f7:f7f7",
+        "64:ff9b:1:a00:0:100:808:808",
+        "64:ff9b:1::808:808",
+        "2001:5::1",
+        "2001:1ff::1",
+    ] {
+        assert_eq!(verdict(&Policy::public_only(), host).expect_err(host).kind(), Kind::Blocked, "{host}");
+    }
+}
+
+#[test]
+fn localhost_is_open_only_where_its_addresses_are() {
+    let unrelated = Policy::public_only().allow("10.0.0.0/8").unwrap();
+    assert!(unrelated.check_name("localhost", 80).is_err());
+    let meant = Policy::public_only().allow("127.0.0.0/8").unwrap();
+    assert!(meant.check_name("localhost", 80).is_ok() && Policy::any().check_name("localhost", 80).is_ok());
+}
+
+#[test]
 fn an_allowed_network_is_open_and_denied_ones_closed_in_every_disguise() {
     let policy = Policy::public_only().allow("10.1.0.0/16").unwrap().deny("8.8.8.0/24").unwrap();
     for host in ["10.1.2.3", "0xa010203", "[::ffff:10.1.2.3]", "[64:ff9b::a01:203]", "[2002:a01:203::]"] {

@@ -25,6 +25,8 @@ enum Act {
     Say(Option<Duration>),
     Fail(ResolveFailure),
     Panic,
+    /// Says nothing the first time, and an address ever after.
+    HangOnce,
 }
 
 /// Counts its questions, and takes 50 ms over each.
@@ -41,11 +43,13 @@ impl Scripted {
 impl Resolve for Scripted {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, portolan_core::Result<Answer>> {
         Box::pin(async move {
-            self.1.fetch_add(1, Ordering::SeqCst);
+            let before = self.1.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(50)).await;
             match self.0 {
                 Act::Say(ttl) => Ok(Answer::new(vec![IpAddr::from([192, 0, 2, 1])], ttl)),
                 Act::Fail(why) => Err(failed(name, why)),
+                Act::HangOnce if before == 0 => std::future::pending().await,
+                Act::HangOnce => Ok(Answer::new(vec![IpAddr::from([192, 0, 2, 1])], None)),
                 Act::Panic => panic!("a resolver with a fault of its own"),
             }
         })
@@ -111,6 +115,59 @@ async fn a_resolver_that_panics_fails_its_callers_and_the_name_can_be_asked_agai
         assert_eq!(error.server::<ResolveFailure>(), Some(&ResolveFailure::Unavailable));
         assert_eq!(asked.load(Ordering::SeqCst), times);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_gives_its_name_back() {
+    let (beneath, asked) = Scripted::new(Act::HangOnce);
+    let resolver = Resolver::new(beneath);
+    let error = tokio::time::timeout(Duration::from_secs(60), resolver.lookup("a.example")).await.unwrap().unwrap_err();
+    assert_eq!(error.server::<ResolveFailure>(), Some(&ResolveFailure::Unavailable));
+    assert!(error.message().contains("a.example"), "{error}");
+    resolver.lookup("a.example").await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_forget_a_name_leaves_the_look_up_that_is_under_way_behind() {
+    let (beneath, asked) = Scripted::new(Act::HangOnce);
+    let resolver = Resolver::new(beneath);
+    assert!(tokio::time::timeout(Duration::from_secs(1), resolver.lookup("a.example")).await.is_err());
+    resolver.forget("a.example");
+    tokio::time::timeout(Duration::from_secs(1), resolver.lookup("a.example")).await.unwrap().unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_asked_for_before_forgetting_is_not_kept_after_it() {
+    let (beneath, asked) = Scripted::new(Act::Say(None));
+    let resolver = Resolver::new(beneath);
+    let (first, ()) = tokio::join!(resolver.lookup("a.example"), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        resolver.forget("a.example");
+    });
+    first.unwrap();
+    resolver.lookup("a.example").await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_ups_that_nobody_waits_for_any_more_are_bounded() {
+    #[derive(Debug)]
+    struct Silent;
+    impl Resolve for Silent {
+        fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, portolan_core::Result<Answer>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let resolver = Resolver::new(Silent);
+    let mut turned_away = 0;
+    for n in 0..2000 {
+        let name = format!("n{n}.example");
+        let lookup = tokio::time::timeout(Duration::from_micros(1), resolver.lookup(&name)).await;
+        turned_away += usize::from(lookup.is_ok_and(|answer| answer.is_err()));
+    }
+    assert_eq!(turned_away, 2000 - 1024);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,9 +261,9 @@ mod hickory {
         match (name, kind) {
             ("both" | "four", A) => (NO_ERROR, Some(vec![192, 0, 2, 1])),
             ("both", AAAA) => (NO_ERROR, Some(vec![0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])),
-            ("four" | "empty", _) => (NO_ERROR, None),
+            ("four" | "empty", _) | ("half", AAAA) => (NO_ERROR, None),
             ("refused", _) => (REFUSED, None),
-            ("broken", _) => (SERVER_FAILURE, None),
+            ("broken", _) | ("half", A) => (SERVER_FAILURE, None),
             _ => (NO_SUCH_NAME, None),
         }
     }
@@ -280,6 +337,7 @@ mod hickory {
             ("none.test", ResolveFailure::NoSuchName),
             ("empty.test", ResolveFailure::NoSuchName),
             ("broken.test", ResolveFailure::Unavailable),
+            ("half.test", ResolveFailure::Unavailable),
             ("refused.test", ResolveFailure::Unavailable),
         ] {
             let error = resolver.lookup(name).await.unwrap_err();

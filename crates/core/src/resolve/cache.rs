@@ -8,7 +8,13 @@ use tokio::sync::watch;
 
 use super::{Answer, Resolve, ResolveFailure, failed};
 use crate::clock::{self, Instant};
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
+
+/// The longest that one look-up may take: a resolver that never answers must not hold its name for ever.
+const MAX_LOOKUP: Duration = Duration::from_secs(30);
+
+/// Names asked for at once. Each is a task that outlives callers who give up, so a slow name service must not gather more.
+const MAX_UNDER_WAY: usize = 1024;
 
 /// How long answers are kept, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +79,9 @@ pub(super) struct Cache {
 #[derive(Default)]
 struct State {
     kept: HashMap<String, (Outcome, Instant)>,
-    under_way: HashMap<String, watch::Receiver<Option<Outcome>>>,
+    under_way: HashMap<String, (u64, watch::Receiver<Option<Outcome>>)>,
+    /// Numbers the look-ups, so that one that was forgotten knows that it is no longer the one of its name.
+    begun: u64,
 }
 
 enum Found {
@@ -114,22 +122,33 @@ impl Cache {
             }
             state.kept.remove(name);
         }
-        if let Some(receiver) = state.under_way.get(name) {
+        if let Some((_, receiver)) = state.under_way.get(name) {
             return Found::UnderWay(receiver.clone());
         }
+        if state.under_way.len() >= MAX_UNDER_WAY {
+            let words = format!("{name}: {MAX_UNDER_WAY} other names are being looked up");
+            return Found::Kept(Err((ResolveFailure::Unavailable, words.into())));
+        }
         let (sender, receiver) = watch::channel(None);
-        state.under_way.insert(name.to_owned(), receiver.clone());
+        state.begun += 1;
+        let under_way = UnderWay { state: self.state.clone(), name: name.to_owned(), number: state.begun };
+        state.under_way.insert(name.to_owned(), (under_way.number, receiver.clone()));
         drop(state);
-        tokio::spawn(run(name.to_owned(), beneath(), self.options, self.state.clone(), sender));
+        tokio::spawn(run(under_way, beneath(), self.options, sender));
         Found::UnderWay(receiver)
     }
 
+    /// Also what is under way: its answer may be as old as the one that is forgotten, or never come.
     pub(super) fn forget(&self, name: &str) {
-        lock(&self.state).kept.remove(name);
+        let mut state = lock(&self.state);
+        state.kept.remove(name);
+        state.under_way.remove(name);
     }
 
     pub(super) fn clear(&self) {
-        lock(&self.state).kept.clear();
+        let mut state = lock(&self.state);
+        state.kept.clear();
+        state.under_way.clear();
     }
 }
 
@@ -138,25 +157,38 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 }
 
 /// Takes the name off the list of look-ups under way, also when the task is cut short by the end of its runtime.
-struct UnderWay(Arc<Mutex<State>>, String);
+struct UnderWay {
+    state: Arc<Mutex<State>>,
+    name: String,
+    number: u64,
+}
+
+impl UnderWay {
+    fn is_current(&self, state: &State) -> bool {
+        state.under_way.get(&self.name).is_some_and(|(number, _)| *number == self.number)
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        lock(&self.0).under_way.remove(&self.1);
+        let mut state = lock(&self.state);
+        if self.is_current(&state) {
+            state.under_way.remove(&self.name);
+        }
     }
 }
 
 async fn run(
-    name: String,
+    under_way: UnderWay,
     beneath: Arc<dyn Resolve>,
     options: CacheOptions,
-    state: Arc<Mutex<State>>,
     sender: watch::Sender<Option<Outcome>>,
 ) {
-    let under_way = UnderWay(state.clone(), name.clone());
-    let outcome = beneath.resolve(&name).await.map_err(|error| {
+    let name = &under_way.name;
+    let answer = clock::within(Some(MAX_LOOKUP), Phase::Resolve, beneath.resolve(name)).await;
+    let outcome = answer.map_err(|error| {
         let why = error.server::<ResolveFailure>().copied().unwrap_or(ResolveFailure::Unavailable);
-        (why, Arc::from(error.message()))
+        (why, Arc::from(if error.is_timeout() { "" } else { error.message() }))
     });
     let keep = match &outcome {
         Ok(answer) => answer.ttl.unwrap_or(options.unknown_ttl).clamp(options.min_ttl, options.max_ttl),
@@ -165,11 +197,13 @@ async fn run(
     };
     if !keep.is_zero() {
         let now = clock::now();
-        let mut state = lock(&state);
-        if state.kept.len() >= options.entries {
-            make_room(&mut state, now);
+        let mut state = lock(&under_way.state);
+        if under_way.is_current(&state) {
+            if state.kept.len() >= options.entries {
+                make_room(&mut state, now);
+            }
+            state.kept.insert(name.clone(), (outcome.clone(), now + keep));
         }
-        state.kept.insert(name, (outcome.clone(), now + keep));
     }
     drop(under_way);
     // Nobody may be waiting any more.

@@ -30,18 +30,29 @@ impl Hickory {
     pub fn new(resolver: TokioResolver) -> Self {
         Self(resolver)
     }
+
+    /// Whether both families say that there is no record. `lookup_ip` tells of one alone: of an empty AAAA even when the
+    /// server failed over the A, and that is no certain answer.
+    async fn has_neither(&self, name: &str) -> bool {
+        let name = format!("{name}.");
+        let (four, six) = tokio::join!(self.0.ipv4_lookup(name.as_str()), self.0.ipv6_lookup(name.as_str()));
+        let none = |error: NetError| error.is_no_records_found();
+        four.is_err_and(none) && six.is_err_and(none)
+    }
 }
 
 impl Resolve for Hickory {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
         Box::pin(async move {
             // The dot keeps it from trying the search list: names are whole here.
-            let answer = self.0.lookup_ip(format!("{name}.")).await;
-            let answer = answer.map_err(|error| {
-                let certain = error.is_no_records_found() || error.is_nx_domain();
-                let why = if certain { ResolveFailure::NoSuchName } else { ResolveFailure::Unavailable };
-                failed(name, why).with_source(error)
-            })?;
+            let answer = match self.0.lookup_ip(format!("{name}.")).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let certain = error.is_nx_domain() || (error.is_no_records_found() && self.has_neither(name).await);
+                    let why = if certain { ResolveFailure::NoSuchName } else { ResolveFailure::Unavailable };
+                    return Err(failed(name, why).with_source(error));
+                }
+            };
             let now = clock::now().into_std();
             let ttl = answer.valid_until().checked_duration_since(now).unwrap_or(Duration::ZERO);
             Ok(Answer::new(answer.iter().collect(), Some(ttl)))

@@ -54,11 +54,46 @@ fn getaddrinfo(host: &str) -> io::Result<Vec<std::net::IpAddr>> {
     Ok((host, 0).to_socket_addrs()?.map(|addr| addr.ip()).collect())
 }
 
-/// The standard library gives EAI_* codes as text alone; "Name or service not known" and its kin are certain answers, while
-/// "Temporary failure" is not.
+/// The standard library gives EAI_NONAME and EAI_NODATA as text alone: so they read in glibc, musl, the BSDs and Windows.
+/// Whatever else it says (a server that failed, memory that ran out) is no certain answer, and must not be cached as one.
+const CERTAIN: [&str; 7] = [
+    "Name or service not known",
+    "No address associated",
+    "Name does not resolve",
+    "Name has no usable address",
+    "nodename nor servname",
+    "No such host is known",
+    "no data of the requested type",
+];
+
 fn refused(name: &str, error: io::Error) -> Error {
-    let text = error.to_string();
-    let unsure = text.contains("emporary") || text.contains("ystem error") || text.contains("try again");
-    let why = if unsure { ResolveFailure::Unavailable } else { ResolveFailure::NoSuchName };
-    failed(name, why).with_source(error)
+    failed(name, why(&error.to_string())).with_source(error)
+}
+
+fn why(text: &str) -> ResolveFailure {
+    let certain = CERTAIN.iter().any(|words| text.contains(words));
+    if certain { ResolveFailure::NoSuchName } else { ResolveFailure::Unavailable }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_words_that_deny_the_name_are_certain() {
+        for words in ["Name or service not known", "No address associated with hostname", "Name does not resolve"] {
+            let text = format!("failed to lookup address information: {words}");
+            assert_eq!(why(&text), ResolveFailure::NoSuchName, "{text}");
+        }
+        for words in [
+            "Temporary failure in name resolution",
+            "Non-recoverable failure in name resolution",
+            "Memory allocation failure",
+            "System error",
+            "Try again",
+        ] {
+            let text = format!("failed to lookup address information: {words}");
+            assert_eq!(why(&text), ResolveFailure::Unavailable, "{text}");
+        }
+    }
 }
