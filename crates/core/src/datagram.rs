@@ -191,6 +191,16 @@ impl Datagram {
         }
     }
 
+    /// The socket itself, for options that a relay cannot have.
+    pub(crate) fn udp(&self) -> Result<&UdpSocket> {
+        match &self.io {
+            Inner::Udp(socket) => Ok(socket),
+            Inner::Relay(_) => {
+                Err(Error::new(crate::Kind::Unsupported, "a relay has no socket options").with_phase(Phase::Setup))
+            }
+        }
+    }
+
     fn check_size(&self, datagram: &[u8]) -> Result<()> {
         let max = self.max_size();
         if datagram.len() <= max {
