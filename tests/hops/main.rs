@@ -57,11 +57,11 @@ fn redis() -> Option<(Server, Endpoint)> {
 }
 
 fn squid(certs: &Certs, port: u16, tls_port: u16) -> Option<Proxy> {
-    let password = Command::new("openssl").args(["passwd", "-apr1", "sesame"]).output().unwrap().stdout;
+    let password = Command::new("openssl").args(["passwd", "-apr1", "-salt", "portolan", "sesame"]).output().unwrap().stdout;
     let users = format!("ann:{}\n", String::from_utf8(password).unwrap().trim());
     let conf = format!(
         "http_port 127.0.0.1:{port}\nhttps_port 127.0.0.1:{tls_port} tls-cert=$D/server.pem tls-key=$D/server.key\n\
-         auth_param basic program /usr/lib/squid/basic_ncsa_auth $D/users\nacl known proxy_auth REQUIRED\n\
+         auth_param basic program /usr/lib/squid/basic_ncsa_auth $D/users\nauth_param basic children 2 startup=2 idle=1\nacl known proxy_auth REQUIRED\n\
          http_access allow known\nhttp_access deny all\npid_filename none\ncache deny all\naccess_log none\n\
          cache_log stdio:/dev/stderr\nshutdown_lifetime 0 seconds\nvisible_hostname localhost\nnetdb_filename none\n\
          coredump_dir $D\n"
