@@ -57,7 +57,8 @@ fn redis() -> Option<(Server, Endpoint)> {
 }
 
 fn squid(certs: &Certs, port: u16, tls_port: u16) -> Option<Proxy> {
-    let password = Command::new("openssl").args(["passwd", "-apr1", "-salt", "portolan", "sesame"]).output().unwrap().stdout;
+    let password =
+        Command::new("openssl").args(["passwd", "-apr1", "-salt", "portolan", "sesame"]).output().unwrap().stdout;
     let users = format!("ann:{}\n", String::from_utf8(password).unwrap().trim());
     let conf = format!(
         "http_port 127.0.0.1:{port}\nhttps_port 127.0.0.1:{tls_port} tls-cert=$D/server.pem tls-key=$D/server.key\n\
