@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use portolan_classic::whois::{Client, End, Options};
 use portolan_core::{Connector, Kind};
-use portolan_tests::{Server, Spec, free_port, record};
+use portolan_testbed::{Server, Spec, free_port, record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The registry behind it: answers every query with `text`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portolan_core::{Kind, Stream};
 use portolan_dns::dns::{Client, Options, RecordType, Transport};
-use portolan_tests::record;
+use portolan_testbed::record;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::servers;
