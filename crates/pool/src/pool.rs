@@ -108,6 +108,11 @@ impl<M: Manage> Pool<M> {
         }
     }
 
+    /// Who makes its connections.
+    pub fn manager(&self) -> &M {
+        &self.0.manager
+    }
+
     /// What the pool has done and holds.
     pub fn metrics(&self) -> Metrics {
         self.0.lock().snapshot()
