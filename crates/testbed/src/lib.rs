@@ -5,6 +5,7 @@
 //! - [`Server`] starts an installed server from a [`Spec`] on a free port and ends it when dropped. A suite that misses its
 //!   server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
 //! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
+//! - [`rogue`] plays peers that misbehave to the byte, from a script.
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
 //! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
 
@@ -20,8 +21,12 @@
 
 mod certs;
 mod replay;
+pub mod rogue;
 mod server;
+mod tls;
+mod wall;
 
 pub use certs::{Certs, Leaf, Pem};
 pub use replay::{Fault, Outcome, Tape};
 pub use server::{Server, Spec, find, folder, free_port, record, required};
+pub use tls::ServerTls;
