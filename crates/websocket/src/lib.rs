@@ -2,6 +2,8 @@
 mod byte_stream;
 pub mod codec;
 mod connect;
+mod duplex;
+mod extended;
 pub mod handshake;
 mod options;
 mod outbound;
@@ -10,6 +12,7 @@ mod socket;
 mod split;
 pub use byte_stream::ByteStream;
 pub use codec::{CloseCode, CloseFrame, DataKind, Deflate, Message, Role, Text};
+pub use duplex::{Duplex, PipeBody};
 pub use handshake::{Rejected, Request};
 pub use options::Options;
 pub use pieces::{MessageReader, MessageWriter};
