@@ -6,6 +6,7 @@
 //!   server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
 //! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
 //! - [`rogue`] plays peers that misbehave to the byte, from a script.
+//! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
 //! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
 
@@ -20,6 +21,7 @@
 )]
 
 mod certs;
+pub mod record;
 mod replay;
 pub mod rogue;
 mod server;
