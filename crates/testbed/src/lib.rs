@@ -7,6 +7,7 @@
 //! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
 //! - [`rogue`] plays peers that misbehave to the byte, from a script.
 //! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.
+//! - [`netns`] gives a test a network of its own, with interfaces, broadcast and privileged ports (Linux).
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
 //! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
 
@@ -21,6 +22,8 @@
 )]
 
 mod certs;
+#[cfg(target_os = "linux")]
+pub mod netns;
 pub mod record;
 mod replay;
 pub mod rogue;
