@@ -37,7 +37,7 @@ impl Client {
             let outcome = self.versions(&request.parts, &mut request.body, more, timeouts).await;
             let (error, response) = match outcome {
                 Ok(mut response) => {
-                    response.meta.attempts = attempt;
+                    response.meta_mut().attempts = attempt;
                     match overloaded(&response) {
                         None => {
                             retry.succeeded();
@@ -122,7 +122,7 @@ impl Client {
             max_body: self.settings().max_body,
         };
         let (parts, body) = response.into_parts();
-        Ok(Response { parts, body, meta: Box::new(meta) })
+        Ok(Response::new(parts, body, meta))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::HeaderMap;
@@ -34,7 +35,22 @@ struct Inner {
     pool: Pool<Manager>,
     settings: Settings,
     layers: Vec<Arc<dyn Layer>>,
-    keys: Mutex<HashMap<(bool, Kind, Authority), Key>>,
+    keys: Mutex<HashMap<Place, Key>>,
+}
+
+/// Under what a key is kept at hand: the URL's own text, in whatever case.
+#[derive(PartialEq, Eq)]
+struct Place {
+    tls: bool,
+    kind: Kind,
+    authority: Authority,
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // In one piece: the type's own is byte by byte. Two cases of one name are two places and lead to equal keys.
+        state.write(self.authority.as_str().as_bytes());
+    }
 }
 
 /// What holds for every request that doesn't say otherwise.
@@ -101,10 +117,14 @@ impl Client {
     ///
     /// A status that says no is no error here: see [`Response::error_for_status`].
     pub async fn execute(&self, request: Request) -> Result<Response> {
+        self.run(Box::new(request)).await
+    }
+
+    pub(crate) async fn run(&self, mut request: Box<Request>) -> Result<Response> {
         if self.0.layers.is_empty() {
-            return self.follow(request).await;
+            return self.follow(&mut request).await;
         }
-        Next { client: self, layers: &self.0.layers }.run(request).await
+        Next { client: self, layers: &self.0.layers }.run(*request).await
     }
 
     /// The way to servers.
@@ -136,7 +156,7 @@ impl Client {
             return Key::new(uri, kind, Some(connector.clone()));
         }
         let Some(authority) = uri.authority() else { return Key::new(uri, kind, None) };
-        let place = (uri.scheme_str() == Some("https"), kind, authority.clone());
+        let place = Place { tls: uri.scheme_str() == Some("https"), kind, authority: authority.clone() };
         let mut keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&place) {
             return Ok(key.clone());
@@ -150,14 +170,14 @@ impl Client {
     }
 
     /// The call below all middleware: redirects around repetitions around attempts, all within the total bound.
-    pub(crate) async fn follow(&self, mut request: Request) -> Result<Response> {
+    pub(crate) async fn follow(&self, request: &mut Request) -> Result<Response> {
         let started = clock::now();
         let timeouts = request.options.timeouts.over(&self.0.settings.timeouts);
         let total = timeouts.total_limit();
         let response = match total {
-            None => self.redirects(&mut request, &timeouts, started).await?,
+            None => self.redirects(request, &timeouts, started).await?,
             Some(_) => {
-                let work = Box::pin(self.redirects(&mut request, &timeouts, started));
+                let work = Box::pin(self.redirects(request, &timeouts, started));
                 clock::within(total, Phase::Total, work).await.map_err(|error| error.with_protocol(crate::PROTOCOL))?
             }
         };
@@ -185,8 +205,9 @@ impl Client {
             let target = redirect.target(response.status(), response.headers(), &request.parts.uri, &visited)?;
             let target = target.filter(|_| keeps_going(response.status(), request));
             let Some(to) = target else {
-                response.meta.redirects = visited;
-                response.meta.timings.total = clock::now().saturating_duration_since(started);
+                let meta = response.meta_mut();
+                meta.redirects = visited;
+                meta.timings.total = clock::now().saturating_duration_since(started);
                 return Ok(response);
             };
             tracing::debug!(status = response.status().as_u16(), to = %crate::uri::Redacted(&to), "redirected");

@@ -133,7 +133,7 @@ impl fmt::Debug for Request {
 #[derive(Debug)]
 pub struct RequestBuilder {
     client: Client,
-    request: Result<Request>,
+    request: Result<Box<Request>>,
 }
 
 impl RequestBuilder {
@@ -141,7 +141,7 @@ impl RequestBuilder {
         let request = uri.map(|uri| {
             let mut request = Request::new(method, uri);
             crate::auth::from_uri(&mut request.parts);
-            request
+            Box::new(request)
         });
         Self { client, request }
     }
@@ -360,12 +360,12 @@ impl RequestBuilder {
 
     /// The request as it stands.
     pub fn build(self) -> Result<Request> {
-        self.request
+        self.request.map(|request| *request)
     }
 
     /// Sends it, and waits for the head of the response. Dropping the future cancels the call.
     pub async fn send(self) -> Result<Response> {
-        self.client.execute(self.request?).await
+        self.client.run(self.request?).await
     }
 }
 
