@@ -1,0 +1,4 @@
+//! The HTTP client: three versions with one face.
+
+mod civil;
+pub mod cookie;
