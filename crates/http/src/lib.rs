@@ -2,3 +2,4 @@
 
 mod civil;
 pub mod cookie;
+pub mod decode;
