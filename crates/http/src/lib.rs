@@ -3,3 +3,4 @@
 mod civil;
 pub mod cookie;
 pub mod decode;
+pub mod multipart;
