@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use portolan_classic::{Transport, activeusers, chargen, daytime, discard, echo, finger, qotd, time};
 use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind};
-use portolan_tests::{Server, Spec, Tape, find, free_port, record};
+use portolan_testbed::{Server, Spec, Tape, find, free_port, record};
 
 const PEER: &str = "xinetd 2.3";
 

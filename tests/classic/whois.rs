@@ -4,20 +4,12 @@ use std::net::SocketAddr;
 
 use portolan_classic::whois::{Client, End, Options};
 use portolan_core::{Connector, Kind};
-use portolan_tests::{Server, Spec, free_port, record};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use portolan_testbed::rogue::{Rogue, Script};
+use portolan_testbed::{Server, Spec, free_port, record};
 
 /// The registry behind it: answers every query with `text`.
-async fn registry(text: &'static [u8]) -> SocketAddr {
-    let listener = Connector::default().listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept(None).await {
-            while stream.read_u8().await.is_ok_and(|byte| byte != b'\n') {}
-            let _ = stream.write_all(text).await;
-        }
-    });
-    addr
+async fn registry(text: &str) -> Rogue {
+    Rogue::tcp(Script::new().expect_until("\n").send(text)).await
 }
 
 fn uwhoisd(registry: SocketAddr) -> Option<(Server, SocketAddr)> {
@@ -36,8 +28,8 @@ fn uwhoisd(registry: SocketAddr) -> Option<(Server, SocketAddr)> {
 
 #[tokio::test]
 async fn an_answer_with_a_referral_comes_through_and_is_followed_as_far_as_allowed() {
-    let registry = registry("domain: EXAMPLE.ORG\r\nowner: J\u{f6}rg\r\nrefer: 127.0.0.1:9\r\n".as_bytes()).await;
-    let Some((_server, addr)) = uwhoisd(registry) else { return };
+    let registry = registry("domain: EXAMPLE.ORG\r\nowner: J\u{f6}rg\r\nrefer: 127.0.0.1:9\r\n").await;
+    let Some((_server, addr)) = uwhoisd(registry.addr()) else { return };
     let net = Connector::default();
     let ask = async || Client::connect(&net, Options::new(addr.into())).await.unwrap();
     let answer = ask().await.query("example.org").await.unwrap();

@@ -11,3 +11,4 @@
 )]
 
 mod redis;
+mod rogue;

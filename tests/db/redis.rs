@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_db::redis::{Client, Command, Event, Options, Pipeline, Script, ServerError, SetOptions, Value};
-use portolan_tests::{Certs, Server, Spec, Tape, free_port, record};
+use portolan_testbed::{Certs, Server, Spec, Tape, free_port, record};
 
 struct Redis {
     server: Server,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use portolan_core::{Kind, Stream};
+use portolan_core::{Connector, Kind, Stream};
 use portolan_dns::dns::{Client, Options, RecordType, Transport};
-use portolan_tests::record;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use portolan_testbed::record;
+use portolan_testbed::rogue::{Datagrams, Rogue, Script, UdpRogue};
 
 use crate::servers;
 
@@ -13,34 +13,27 @@ use crate::servers;
 const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08portolan\x04test\0\0\x0f\0\x01";
 
 async fn replayed(answer: &[u8], close: bool) -> (Result<usize, Kind>, bool) {
-    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let recorded = answer.to_vec();
+    let script = Script::new().expect_until(&QUERY[QUERY.len() - 4..]).answer(move |query| {
+        // The recorded answer under the id of this query, wherever the recorded one stood whole.
+        let mut answer = recorded.clone();
+        if let Some(id) = answer.get_mut(2..4) {
+            id[0] ^= query[2];
+            id[1] ^= query[3];
+        }
+        answer
+    });
+    let (ours, rogue) = Rogue::pipe(if close { script.close() } else { script.stall() });
     let options = Options::default().timeout(Duration::from_millis(60)).udp_payload(None);
     let client = Client::from_stream(Stream::from_io(ours), options);
-    let serve = async move {
-        let length = theirs.read_u16().await.unwrap();
-        let mut query = vec![0; length.into()];
-        theirs.read_exact(&mut query).await.unwrap();
-        // The recorded answer under the id of this query, wherever the recorded one stood whole.
-        let mut answer = answer.to_vec();
-        if let Some(id) = answer.get_mut(2..4) {
-            id[0] ^= query[0];
-            id[1] ^= query[1];
-        }
-        let _ = theirs.write_all(&answer).await;
-        if !close {
-            let _ = theirs.read(&mut [0; 1]).await;
-        }
-    };
-    let ask = async {
-        let first = client.query("portolan.test", RecordType::Mx).await;
-        let first = first.map(|answer| answer.mx().count()).map_err(|error| error.kind());
-        // A connection that failed may not be used again.
-        let reusable = first.is_err()
-            && !client.query("portolan.test", RecordType::Mx).await.is_err_and(|error| error.is_closed());
-        drop(client);
-        (first, reusable)
-    };
-    tokio::join!(ask, serve).0
+    let first = client.query("portolan.test", RecordType::Mx).await;
+    let first = first.map(|answer| answer.mx().count()).map_err(|error| error.kind());
+    // A connection that failed may not be used again.
+    let reusable =
+        first.is_err() && !client.query("portolan.test", RecordType::Mx).await.is_err_and(|error| error.is_closed());
+    drop(client);
+    rogue.finish().await;
+    (first, reusable)
 }
 
 #[tokio::test]
@@ -68,4 +61,33 @@ async fn the_recorded_answer_cut_stalled_or_garbled_anywhere_is_a_typed_error() 
         assert!(told, "garbled at {at}: {outcome:?}");
     }
     record("dns", "faults", "BIND 9.18", "TCP", u64::try_from(recorded.len()).unwrap());
+}
+
+#[tokio::test]
+async fn datagrams_that_are_forged_lost_doubled_or_out_of_order_still_give_each_question_its_answer() {
+    let Some(bind) = servers::bind() else { return };
+    let client = bind.client(|o| o.transport(Transport::Tcp)).await;
+    let recorded = client.query_raw(QUERY).await.unwrap().to_vec();
+    let answer = move |query: &[u8]| [&query[..2], &recorded[2..]].concat();
+    let forged = |query: &[u8]| {
+        // A refusal in the name of the server: the right id, a question of its own, no answer.
+        let mut lie = query.to_vec();
+        (lie[2], lie[3]) = (0x81, 0x85);
+        lie
+    };
+    let wrong_id = {
+        let answer = answer.clone();
+        move |query: &[u8]| answer(&[&[query[0] ^ 0xff], &query[1..]].concat())
+    };
+    let script = Datagrams::new().lose(1).take().stranger(forged).answer(wrong_id).answer(answer.clone()).again(2);
+    let rogue = UdpRogue::new(script.then(Datagrams::new().reorder(2, answer))).await;
+    let options = Options::new(rogue.addr().into()).udp_payload(None).transport(Transport::Udp);
+    let options = options.retransmit(Duration::from_millis(100)).timeout(Duration::from_secs(10));
+    let client = Client::connect(&Connector::default(), options).await.unwrap();
+    let first = client.query("portolan.test", RecordType::Mx).await.unwrap();
+    assert_eq!(first.mx().count(), 2);
+    let (one, two) =
+        tokio::join!(client.query("portolan.test", RecordType::Mx), client.query("portolan.test", RecordType::Mx),);
+    assert_eq!((one.unwrap().mx().count(), two.unwrap().mx().count()), (2, 2));
+    rogue.finish().await;
 }

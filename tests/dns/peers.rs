@@ -5,7 +5,7 @@ use std::time::Duration;
 use portolan_core::{Connector, Endpoint, Hop, Kind, Resolver};
 use portolan_dns::dns::{Class, Data, Fallback, Name, Question, Rcode, RecordType, Transport};
 
-use portolan_tests::record;
+use portolan_testbed::record;
 
 use crate::servers::{self, Peer};
 

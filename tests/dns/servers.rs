@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use portolan_core::{Connector, Endpoint};
 use portolan_dns::dns::{Client, Options};
-use portolan_tests::{Server, Spec, free_port};
+use portolan_testbed::{Server, Spec, free_port};
 
 /// A server and where it is.
 #[derive(Debug)]

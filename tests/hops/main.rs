@@ -13,7 +13,7 @@ use std::process::Command;
 
 use portolan_core::{Connector, Credentials, Endpoint, Error, Hop, Kind, Phase, Roots, Tls};
 use portolan_db::redis::{Client, Options};
-use portolan_tests::{Certs, Server, Spec, find, free_port, record};
+use portolan_testbed::{Certs, Server, Spec, find, free_port, record};
 
 struct Proxy {
     _server: Server,

@@ -9,4 +9,5 @@
     reason = "these are tests"
 )]
 
+mod rogue;
 mod smtp;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_mail::smtp::{Client, Envelope, Notify, Options, Reply, Return, Security};
-use portolan_tests::{Certs, Server, Spec, Tape, find, free_port, record};
+use portolan_testbed::{Certs, Server, Spec, Tape, find, free_port, record};
 
 struct Postfix {
     server: Server,
@@ -229,7 +229,7 @@ async fn a_second_server_agrees() {
         .output()
         .unwrap();
     if !here.status.success() {
-        assert!(!portolan_tests::required(), "install python3-aiosmtpd");
+        assert!(!portolan_testbed::required(), "install python3-aiosmtpd");
         println!("SKIPPED: install python3-aiosmtpd");
         return;
     }

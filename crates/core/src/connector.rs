@@ -261,6 +261,12 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Forgets all hops and routes said so far: what a copy of another connector's settings starts from.
+    pub fn without_hops(mut self) -> Self {
+        self.routes = Routes::default();
+        self
+    }
+
     /// A chain to try when the ones before it fail.
     pub fn or_via(mut self, hops: impl IntoIterator<Item = Hop>) -> Self {
         self.routes.push_chain(hops.into_iter().collect());

@@ -71,9 +71,19 @@ impl SendRequest {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
+        self.send_parts(&parts, body).await
+    }
+
+    /// [`send`](Self::send) with a head that the caller keeps: to be sent again, should it have to be.
+    pub async fn send_parts<B>(&self, parts: &Parts, body: B) -> Result<Response<RecvBody>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
         let end = body.is_end_stream() && parts.method != Method::CONNECT;
         let pending =
-            Pending { shared: Some(&self.shared), key: self.open(&parts, end, body.size_hint().exact()).await? };
+            Pending { shared: Some(&self.shared), key: self.open(parts, end, body.size_hint().exact()).await? };
         if !end {
             let mut sending = Box::pin(Sending::new(Arc::clone(&self.shared), pending.key, body));
             // Most bodies fit the window at once, and never see the driver.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::liveness::{Life, Liveness};
 use crate::options::PoolOptions;
-use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at};
+use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at, stale};
 
 /// How connections of one protocol are made, looked at and shared.
 pub trait Manage: Send + Sync + 'static {
@@ -26,6 +26,12 @@ pub trait Manage: Send + Sync + 'static {
 
     /// Whether an idle connection can be used: never waits. A protocol looks for an unexpected byte or end here.
     fn is_fit(&self, conn: &mut Self::Conn) -> bool;
+
+    /// Whether a connection that comes back can be used again, as far as its own state says: the look at the wire is for the
+    /// next one who takes it.
+    fn is_done(&self, conn: &mut Self::Conn) -> bool {
+        self.is_fit(conn)
+    }
 
     /// How the connection says that it drains or is dead, where it has a driver that notices.
     fn liveness(&self, conn: &Self::Conn) -> Option<Liveness> {
@@ -100,6 +106,11 @@ impl<M: Manage> Pool<M> {
             Begun::Make(place) => place.make(&self.0).await,
             Begun::Wait(_) => Err(Error::usage("a pool without a turn")),
         }
+    }
+
+    /// Who makes its connections.
+    pub fn manager(&self) -> &M {
+        &self.0.manager
     }
 
     /// What the pool has done and holds.
@@ -190,6 +201,8 @@ struct Place<M: Manage> {
     pool: Arc<Inner<M>>,
     key: M::Key,
     kept: bool,
+    /// Whether the others wait for this one.
+    single: bool,
 }
 
 impl<M: Manage> Drop for Place<M> {
@@ -217,6 +230,8 @@ impl<M: Manage> Place<M> {
             }
         };
         self.kept = true;
+        // The first connection of a key says whether it is one of many users; if it is not, the others make their own.
+        let told = self.single && !pool.manager.is_shared(&self.key);
         let live = pool.manager.liveness(&conn).unwrap_or_default();
         let capacity = pool.manager.capacity(&conn);
         let second = if capacity > 1 { pool.manager.share(&conn) } else { None };
@@ -241,12 +256,17 @@ impl<M: Manage> Place<M> {
             evict(&Arc::downgrade(pool), &self.key);
         }
         let lease = Lease { pool: pool.clone(), key: self.key.clone(), conn: Some(conn), tag, shared, discard: false };
-        if shared {
-            // One connection serves as many as it has room for.
-            for _ in 1..capacity {
-                if !pool.wake(&self.key, false) {
-                    break;
-                }
+        // One connection serves as many as it has room for; one that is nobody else's serves none, and they make their own.
+        let room = if shared {
+            capacity
+        } else if told {
+            pool.options.per_key
+        } else {
+            1
+        };
+        for _ in 1..room {
+            if !pool.wake(&self.key, false) {
+                break;
             }
         }
         Ok(lease)
@@ -305,7 +325,12 @@ impl<M: Manage> Inner<M> {
                     discard: false,
                 })
             }
-            Turn::Make => Begun::Make(Place { pool: self.clone(), key: key.clone(), kept: false }),
+            Turn::Make => Begun::Make(Place {
+                pool: self.clone(),
+                key: key.clone(),
+                kept: false,
+                single: self.manager.is_shared(key),
+            }),
             Turn::Wait => {
                 let id = called.map_or_else(|| books.id(), |ticket| ticket.id);
                 let bucket = books.buckets.entry(key.clone()).or_default();
@@ -393,6 +418,13 @@ impl<M: Manage> Lease<M> {
     }
 }
 
+impl<M: Manage> Lease<M> {
+    /// Whether it is dead, or has served long or often enough.
+    fn is_worn(&self, options: &PoolOptions, now: clock::Instant) -> bool {
+        stale(&self.tag, now, options, now).is_some()
+    }
+}
+
 impl<M: Manage> Deref for Lease<M> {
     type Target = M::Conn;
 
@@ -420,7 +452,7 @@ impl<M: Manage> Drop for Lease<M> {
         let Some(mut conn) = self.conn.take() else { return };
         let mut trash = Vec::new();
         let pool = self.pool.clone();
-        let fit = !self.discard && (self.shared || pool.manager.is_fit(&mut conn));
+        let fit = !self.discard && (self.shared || pool.manager.is_done(&mut conn));
         let mut books = pool.lock();
         let full = books.open >= pool.options.total;
         let closed = books.closed;
@@ -440,19 +472,19 @@ impl<M: Manage> Drop for Lease<M> {
                 }
             }
             books.sweep(&self.key, &pool.options, now, &mut trash);
-        } else if fit && !closed && self.tag.live.life() == Life::Open {
+        } else if fit && !closed && !self.is_worn(&pool.options, now) {
             let bucket = books.buckets.entry(self.key.clone()).or_default();
             // A waiting caller takes it whatever the limit of idle ones.
             if bucket.idle.len() < pool.options.idle_per_key || !bucket.waiters.is_empty() {
                 bucket.idle.push_back(Idle { conn, tag: self.tag.clone(), since: now });
                 gone = false;
-                books.sweep(&self.key, &pool.options, now, &mut trash);
             } else {
                 books.metrics.retired += 1;
                 trash.push(conn);
             }
         } else {
-            books.metrics.dead += 1;
+            let worn = fit && self.tag.live.life() == Life::Open;
+            *(if worn { &mut books.metrics.retired } else { &mut books.metrics.dead }) += 1;
             trash.push(conn);
         }
         if gone && !closed {

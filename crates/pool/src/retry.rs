@@ -155,6 +155,13 @@ impl Retry {
         }
     }
 
+    /// A call went well: it earns the budget a part of a repetition. [`run`](Self::run) does this by itself.
+    pub fn succeeded(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
     /// Full jitter: anything up to a bound that doubles with each attempt.
     fn wait(&self, attempt: u32) -> Duration {
         let bound = self.base.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(self.cap);
@@ -176,9 +183,7 @@ impl Retry {
         loop {
             let error = match call(attempt).await {
                 Ok(value) => {
-                    if let Some(budget) = &self.budget {
-                        budget.deposit();
-                    }
+                    self.succeeded();
                     return Ok(value);
                 }
                 Err(error) => error,

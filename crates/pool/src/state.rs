@@ -120,7 +120,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         trash: &mut Vec<C>,
     ) -> Turn<C> {
         let now = clock::now();
-        self.sweep(key, options, now, trash);
+        self.tidy(key, options, now, trash);
         let bucket = self.buckets.entry(key.clone()).or_default();
         for shared in &mut bucket.shared {
             if shared.leases < shared.capacity
@@ -135,7 +135,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         }
         // The one used last is the likeliest to be alive.
         while let Some(mut idle) = bucket.idle.pop_back() {
-            if idle.tag.live.life() == Life::Open && fit(&mut idle.conn) {
+            if stale(&idle.tag, idle.since, options, now).is_none() && fit(&mut idle.conn) {
                 idle.tag.uses += 1;
                 self.metrics.leases += 1;
                 self.metrics.reused += 1;
@@ -166,57 +166,53 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
     /// Drops the idle connections of `key` that are dead, too old or too long idle.
     pub(crate) fn sweep(&mut self, key: &K, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
         let Some(bucket) = self.buckets.get_mut(key) else { return };
-        let (mut dead, mut retired) = (0, 0);
-        let stale = |tag: &Tag, since: Instant| -> Option<bool> {
-            if tag.live.life() != Life::Open {
-                return Some(true);
-            }
-            let old = tag.retire_at.is_some_and(|at| at <= now) || options.uses.is_some_and(|uses| tag.uses >= uses);
-            let idle = options.idle_timeout.is_some_and(|limit| now - since >= limit);
-            (old || idle).then_some(false)
-        };
-        let mut kept = VecDeque::with_capacity(bucket.idle.len());
-        for idle in bucket.idle.drain(..) {
-            match stale(&idle.tag, idle.since) {
-                None => kept.push_back(idle),
-                Some(was_dead) => {
-                    if was_dead {
-                        dead += 1
-                    } else {
-                        retired += 1
-                    }
-                    idle.tag.live.unwatch();
-                    trash.push(idle.conn);
-                }
+        let mut gone = Gone::default();
+        let mut at = 0;
+        while let Some(idle) = bucket.idle.get(at) {
+            match stale(&idle.tag, idle.since, options, now) {
+                Some(was_dead) => gone.add(was_dead, bucket.idle.remove(at).map(|idle| (idle.tag, idle.conn)), trash),
+                None => at += 1,
             }
         }
-        bucket.idle = kept;
-        let mut shared = Vec::with_capacity(bucket.shared.len());
-        for mut entry in bucket.shared.drain(..) {
+        self.settle(key, gone, options, now, trash);
+    }
+
+    /// The same as far as each call needs it: the idle are looked at from the longest idle on, and the rest when it is their
+    /// turn to be used.
+    fn tidy(&mut self, key: &K, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
+        let Some(bucket) = self.buckets.get_mut(key) else { return };
+        let mut gone = Gone::default();
+        while let Some(was_dead) = bucket.idle.front().and_then(|idle| stale(&idle.tag, idle.since, options, now)) {
+            gone.add(was_dead, bucket.idle.pop_front().map(|idle| (idle.tag, idle.conn)), trash);
+        }
+        if gone.is_some() || !bucket.shared.is_empty() {
+            self.settle(key, gone, options, now, trash);
+        }
+    }
+
+    /// Drops the shared connections that are to go, and books what went.
+    fn settle(&mut self, key: &K, mut gone: Gone, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
+        let Some(bucket) = self.buckets.get_mut(key) else { return };
+        let mut at = 0;
+        while let Some(entry) = bucket.shared.get_mut(at) {
             let quiet = entry.leases == 0;
-            match stale(&entry.tag, if quiet { entry.since } else { now }) {
+            match stale(&entry.tag, if quiet { entry.since } else { now }, options, now) {
                 Some(was_dead) if quiet => {
-                    if was_dead {
-                        dead += 1
-                    } else {
-                        retired += 1
-                    }
-                    entry.tag.live.unwatch();
-                    trash.push(entry.conn);
+                    let entry = bucket.shared.remove(at);
+                    gone.add(was_dead, Some((entry.tag, entry.conn)), trash);
                 }
+                // In use: nothing new begins on it, and it goes when it is quiet.
                 Some(_) => {
-                    // In use: nothing new begins on it, and it goes when it is quiet.
                     entry.capacity = 0;
-                    shared.push(entry);
+                    at += 1;
                 }
-                None => shared.push(entry),
+                None => at += 1,
             }
         }
-        bucket.shared = shared;
-        bucket.open -= dead + retired;
-        self.open -= dead + retired;
-        self.metrics.dead += dead as u64;
-        self.metrics.retired += retired as u64;
+        bucket.open -= gone.dead + gone.retired;
+        self.open -= gone.dead + gone.retired;
+        self.metrics.dead += gone.dead as u64;
+        self.metrics.retired += gone.retired as u64;
         if bucket.open == 0 && bucket.waiters.is_empty() && bucket.trouble.is_none() {
             self.buckets.remove(key);
         }
@@ -272,6 +268,36 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         let waiting = self.buckets.values().map(|bucket| bucket.waiters.len()).sum();
         Metrics { idle, busy: self.open - idle, waiting, ..self.metrics }
     }
+}
+
+/// What a look at the idle connections took away.
+#[derive(Debug, Default)]
+struct Gone {
+    dead: usize,
+    retired: usize,
+}
+
+impl Gone {
+    fn add<C>(&mut self, was_dead: bool, conn: Option<(Tag, C)>, trash: &mut Vec<C>) {
+        let Some((tag, conn)) = conn else { return };
+        *(if was_dead { &mut self.dead } else { &mut self.retired }) += 1;
+        tag.live.unwatch();
+        trash.push(conn);
+    }
+
+    fn is_some(&self) -> bool {
+        self.dead + self.retired > 0
+    }
+}
+
+/// Whether an idle connection is to go, and if so whether it is dead.
+pub(crate) fn stale(tag: &Tag, since: Instant, options: &PoolOptions, now: Instant) -> Option<bool> {
+    if tag.live.life() != Life::Open {
+        return Some(true);
+    }
+    let old = tag.retire_at.is_some_and(|at| at <= now) || options.uses.is_some_and(|uses| tag.uses >= uses);
+    let idle = options.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+    (old || idle).then_some(false)
 }
 
 /// When a connection made now is to go: up to a tenth earlier by chance.

@@ -9,23 +9,29 @@ use portolan_core::clock::{self, Instant};
 
 /// Moving a runtime's timer takes its lock; most deadlines are met, so this one is moved only when it rings.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm {
+pub struct Alarm {
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
     deadline: Option<Instant>,
 }
 
 impl Alarm {
-    /// From now on.
-    pub(crate) fn after(&mut self, limit: Option<Duration>) {
+    /// Rings after `limit` from now; never if there is none.
+    pub fn after(&mut self, limit: Option<Duration>) {
         self.at(limit.and_then(|limit| clock::now().checked_add(limit)));
     }
 
-    pub(crate) fn at(&mut self, deadline: Option<Instant>) {
+    /// Rings at `deadline`; never if there is none.
+    pub fn at(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
     }
 
+    /// Whether a deadline is set.
+    pub fn is_set(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// Ready when the deadline has passed; never where there is none.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {

@@ -30,6 +30,7 @@ pub mod xdr;
 
 #[cfg(feature = "tokio-util")]
 pub use codec::Framing;
+pub use alarm::Alarm;
 pub use codec::{Codec, decode_datagram, whole};
 pub use error::{DecodeError, Why, incomplete};
 pub use exchange::Exchange;

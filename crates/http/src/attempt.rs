@@ -1,0 +1,306 @@
+//! Attempts: a connection, the request on it, and whether to do it once more.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use http::request::Parts;
+use http_body::{Frame, SizeHint};
+use portolan_core::{BoxError, Delivery, Error, Kind as ErrorKind, Phase, Result, Timeouts, clock};
+use portolan_http1 as h1;
+use portolan_pool::{Decision, Lease, Retry, may_fall_back};
+
+use crate::body::Body;
+use crate::builder::keepalive_of;
+use crate::client::Client;
+use crate::connection::{Conn, Held, Manager};
+use crate::incoming::Incoming;
+use crate::key::{Key, Kind};
+use crate::request::{More, Request};
+use crate::response::{Meta, Response, Timings, retry_after};
+use crate::version::Version;
+
+impl Client {
+    /// One request, as often as its failures allow.
+    pub(crate) async fn attempts(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
+        let more = request.options.more.as_deref();
+        let retry = more.and_then(|more| more.retry.as_ref()).unwrap_or(&self.settings().retry);
+        let ask = portolan_pool::Request::new()
+            .idempotent(is_idempotent(&request.parts, more))
+            .replayable(request.body.is_replayable());
+        let mut attempt = 1;
+        loop {
+            let outcome = self.versions(&request.parts, &mut request.body, more, timeouts).await;
+            let (error, response) = match outcome {
+                Ok(mut response) => {
+                    response.meta.attempts = attempt;
+                    match overloaded(&response) {
+                        None => {
+                            retry.succeeded();
+                            return Ok(response);
+                        }
+                        Some(error) => (error, Some(response)),
+                    }
+                }
+                Err(error) => (error, None),
+            };
+            match (decide(retry, &error, ask, attempt), response) {
+                (Decision::Again(wait), _) => {
+                    tracing::debug!(%error, attempt, ?wait, "tried again");
+                    if !wait.is_zero() {
+                        clock::sleep(wait).await;
+                    }
+                }
+                (_, Some(response)) => return Ok(response),
+                (_, None) => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One attempt, by each version that may serve in turn.
+    async fn versions(
+        &self,
+        parts: &Parts,
+        body: &mut Body,
+        more: Option<&More>,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        let version = more.and_then(|more| more.version).unwrap_or(self.settings().version);
+        let kinds = kinds(version, parts);
+        let mut last = None;
+        for (index, &kind) in kinds.iter().enumerate() {
+            match self.once(parts, body, kind, more, timeouts).await {
+                Err(error) if index + 1 < kinds.len() && may_fall_back(&error) => {
+                    tracing::debug!(%error, ?kind, "fell back");
+                    last = Some(error);
+                }
+                result => return result,
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::usage("no version to send by")))
+    }
+
+    /// One attempt by one version. The body stays where it is unless something of it was sent.
+    async fn once(
+        &self,
+        parts: &Parts,
+        body: &mut Body,
+        kind: Kind,
+        more: Option<&More>,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        let started = clock::now();
+        let connector = more.and_then(|more| more.connector.as_ref());
+        let keepalive = keepalive_of(more.and_then(|more| more.keepalive), self.settings());
+        let key = self.key(&parts.uri, kind, connector)?.with_keepalive(keepalive);
+        let lease = self.pool().acquire(&key).await.map_err(|error| placed(error, &key))?;
+        let reused = lease.is_reused();
+        let info = lease.facts().info(reused);
+        let connected = clock::now();
+        let sent = match body.try_clone() {
+            Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
+            None => lend(lease, parts, body, timeouts).await,
+        };
+        let response = sent.map_err(|error| placed(error, &key))?;
+        let timings = Timings {
+            connection: connected.saturating_duration_since(started),
+            first_byte: clock::now().saturating_duration_since(connected),
+            total: Duration::ZERO,
+        };
+        let meta = Meta {
+            uri: parts.uri.clone(),
+            info,
+            reused,
+            timings,
+            redirects: Vec::new(),
+            attempts: 1,
+            max_body: self.settings().max_body,
+        };
+        let (parts, body) = response.into_parts();
+        Ok(Response { parts, body, meta: Box::new(meta) })
+    }
+}
+
+/// Which connections may serve, the preferred first.
+fn kinds(version: Version, parts: &Parts) -> &'static [Kind] {
+    let tls = parts.uri.scheme_str() == Some("https");
+    match version {
+        Version::Http1Only => &[Kind::H1],
+        Version::Http2Only => &[Kind::H2],
+        Version::PreferHttp2 if !tls => &[Kind::H2, Kind::H1],
+        Version::Http3Only => &[Kind::H3],
+        Version::PreferHttp3 if tls => &[Kind::H3, Kind::Auto],
+        Version::Auto | Version::PreferHttp2 | Version::PreferHttp3 => &[Kind::Auto],
+    }
+}
+
+/// RFC 9110 9.2.2, and what the caller says.
+fn is_idempotent(parts: &Parts, more: Option<&More>) -> bool {
+    more.and_then(|more| more.idempotent).unwrap_or_else(|| {
+        matches!(
+            parts.method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+        ) || parts.headers.contains_key("idempotency-key")
+    })
+}
+
+/// A peer that did nothing, and says when to come again.
+fn overloaded(response: &Response) -> Option<Error> {
+    if !matches!(response.status().as_u16(), 429 | 503) {
+        return None;
+    }
+    let after = retry_after(response.headers())?;
+    let error = Error::new(ErrorKind::Server, "overloaded").with_delivery(Delivery::Refused);
+    Some(error.with_retry_after(after).with_protocol(crate::PROTOCOL))
+}
+
+/// A connection that had served before and is found dead is replaced at once: nobody is overloaded.
+fn decide(retry: &Retry, error: &Error, ask: portolan_pool::Request, attempt: u32) -> Decision {
+    match retry.decide(error, ask, attempt) {
+        Decision::Again(_) if attempt == 1 && error.is_closed() && error.retry_after().is_none() => {
+            Decision::Again(Duration::ZERO)
+        }
+        decision => decision,
+    }
+}
+
+fn placed(error: Error, key: &Key) -> Error {
+    if error.endpoint().is_some() { error } else { error.with_endpoint(key.endpoint.clone()) }
+}
+
+/// Sends a request on a connection that is ours for as long.
+async fn exchange<B>(
+    mut lease: Lease<Manager>,
+    parts: &Parts,
+    body: B,
+    timeouts: &Timeouts,
+) -> Result<http::Response<Incoming>>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
+    if let Conn::H1(conn, _) = &mut *lease {
+        let options = conn.options().first_byte(first_byte).idle(idle);
+        conn.set_options(options);
+    }
+    let lease = match Held::new(lease) {
+        Ok(held) => return Ok(h1::send_parts(held, parts, body).await?.map(Incoming::h1)),
+        Err(lease) => lease,
+    };
+    let Conn::H2(conn) = &*lease else { return Err(Error::usage("a connection of no kind")) };
+    let send = conn.send.clone();
+    let response = if body.is_end_stream() {
+        clock::within(first_byte, Phase::FirstByte, send.send_parts(parts, body)).await?
+    } else {
+        let progress = Arc::new(AtomicU64::new(0));
+        let body = Watched { body: Box::pin(body), progress: progress.clone() };
+        patient(first_byte, &progress, send.send_parts(parts, body)).await?
+    };
+    Ok(response.map(|body| Incoming::h2(body, lease, idle)))
+}
+
+/// Waits for `work` as long as the upload moves, and `limit` beyond.
+async fn patient<T>(limit: Option<Duration>, progress: &AtomicU64, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = limit else { return work.await };
+    let mut work = std::pin::pin!(work);
+    loop {
+        let before = progress.load(Ordering::Relaxed);
+        match clock::within(Some(limit), Phase::FirstByte, work.as_mut()).await {
+            Err(error)
+                if error.is_timeout()
+                    && error.phase() == Some(Phase::FirstByte)
+                    && progress.load(Ordering::Relaxed) != before => {}
+            result => return result,
+        }
+    }
+}
+
+/// A request body that counts its pieces.
+struct Watched<B> {
+    body: Pin<Box<B>>,
+    progress: Arc<AtomicU64>,
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Watched<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = self.body.as_mut().poll_frame(cx);
+        if frame.is_ready() {
+            self.progress.fetch_add(1, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Sends a body that can be sent once only: if nothing of it was asked for, it comes back whole.
+async fn lend(
+    lease: Lease<Manager>,
+    parts: &Parts,
+    body: &mut Body,
+    timeouts: &Timeouts,
+) -> Result<http::Response<Incoming>> {
+    let back = Arc::new(Mutex::new(None));
+    let lent = Lent { body: Some(std::mem::take(body)), touched: false, back: back.clone() };
+    let result = exchange(lease, parts, lent, timeouts).await;
+    if let Err(error) = &result
+        && error.delivery() == Delivery::NotSent
+    {
+        match back.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(whole) => *body = whole,
+            // What was read of it is gone, though nothing was sent.
+            None => return result.map_err(|error| error.with_delivery(Delivery::Unknown)),
+        }
+    }
+    result
+}
+
+struct Lent {
+    body: Option<Body>,
+    touched: bool,
+    back: Arc<Mutex<Option<Body>>>,
+}
+
+impl http_body::Body for Lent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.touched = true;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.touched {
+            *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+        }
+    }
+}

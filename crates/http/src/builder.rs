@@ -1,0 +1,229 @@
+//! How a client is put together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use portolan_core::{Connector, Error, Limit, Result, Timeouts};
+use portolan_http1 as h1;
+use portolan_http2 as h2;
+use portolan_pool::{Budget, Pool, PoolOptions, Retry};
+
+use crate::client::{Client, Settings};
+use crate::connection::Manager;
+use crate::key::Keepalive;
+use crate::middleware::{Layer, Middleware};
+use crate::redirect::Redirect;
+use crate::version::Version;
+
+/// The longest body that is gathered into memory, unless more is allowed.
+pub(crate) const MAX_BODY: usize = 256 << 20;
+/// Requests in flight on one HTTP/2 connection: what RFC 9113 6.5.2 asks servers to allow at least.
+const STREAMS: usize = 100;
+/// Repetitions in a row before a client stops repeating.
+const BUDGET: u32 = 100;
+
+/// Builds a [`Client`].
+#[must_use]
+pub struct ClientBuilder {
+    connector: Option<Connector>,
+    pool: PoolOptions,
+    h1: h1::Options,
+    h2: h2::Options,
+    streams: usize,
+    layers: Vec<Arc<dyn Layer>>,
+    settings: Settings,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            connector: None,
+            pool: PoolOptions::default(),
+            h1: h1::Options::new(),
+            h2: h2::Options::new(),
+            streams: STREAMS,
+            layers: Vec::new(),
+            settings: Settings {
+                version: Version::Auto,
+                timeouts: Timeouts::default(),
+                redirect: Redirect::default(),
+                retry: Retry::new().retry_after_cap(Duration::from_secs(10)).budget(Budget::new(BUDGET)),
+                keepalive: None,
+                headers: HeaderMap::new(),
+                https_only: false,
+                referer: false,
+                max_body: MAX_BODY,
+            },
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// The way to every server: proxies, TLS, policy, resolver, bounds of connecting.
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// Which version is used, unless a request says otherwise. Default [`Version::Auto`].
+    pub fn version(mut self, version: Version) -> Self {
+        self.settings.version = version;
+        self
+    }
+
+    /// A bound for each whole call, the body's last byte included. Default none: every part has a bound of its own.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.settings.timeouts = self.settings.timeouts.total(limit);
+        self
+    }
+
+    /// Bounds by phase: `first_byte`, `idle` and `total`. Those of connecting are the connector's.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.settings.timeouts = timeouts.over(&self.settings.timeouts);
+        self
+    }
+
+    /// How long a peer may take for the first byte of a response. Default 60 s.
+    pub fn first_byte_timeout(mut self, limit: impl Into<Limit>) -> Self {
+        self.settings.timeouts = self.settings.timeouts.first_byte(limit);
+        self
+    }
+
+    /// The limits of the pool.
+    pub fn pool(mut self, options: PoolOptions) -> Self {
+        self.pool = options;
+        self
+    }
+
+    /// Connections to one host at once; further requests wait in order. Default 64.
+    pub fn max_connections_per_host(mut self, count: usize) -> Self {
+        self.pool = self.pool.per_key(count);
+        self
+    }
+
+    /// Idle connections kept of one host. Default 16.
+    pub fn max_idle_per_host(mut self, count: usize) -> Self {
+        self.pool = self.pool.idle_per_key(count);
+        self
+    }
+
+    /// How long an idle connection is kept. Default 90 s.
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.pool = self.pool.idle_timeout(limit);
+        self
+    }
+
+    /// How redirects are followed. Default at most 10, never from https to http.
+    pub fn redirect(mut self, redirect: Redirect) -> Self {
+        self.settings.redirect = redirect;
+        self
+    }
+
+    /// How failed requests are tried again. Default three attempts, within a budget that all calls share, and with the
+    /// peer's `retry-after` of up to 10 s.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.settings.retry = retry;
+        self
+    }
+
+    /// HTTP/2 connections are kept alive by PING, in use or not: after `idle` without a byte, with an answer due within
+    /// `timeout`. Without an answer a connection is given up, and the next request makes another.
+    pub fn h2_keepalive(mut self, idle: Duration, timeout: Duration) -> Self {
+        self.settings.keepalive = Some((idle, timeout));
+        self
+    }
+
+    /// HTTP/2 connections are not kept alive by PING: the default.
+    pub fn disable_h2_keepalive(mut self) -> Self {
+        self.settings.keepalive = None;
+        self
+    }
+
+    /// Requests in flight on one HTTP/2 or HTTP/3 connection before another is made. Default 100; more than the peer allows
+    /// wait for their turn on the connection.
+    pub fn max_streams_per_connection(mut self, count: usize) -> Self {
+        self.streams = count.max(2);
+        self
+    }
+
+    /// How HTTP/1.1 connections behave: limits of heads, of bodies read away, title case.
+    pub fn http1_options(mut self, options: h1::Options) -> Self {
+        self.h1 = options;
+        self
+    }
+
+    /// How HTTP/2 connections behave: windows and limits.
+    pub fn http2_options(mut self, options: h2::Options) -> Self {
+        self.h2 = options;
+        self
+    }
+
+    /// A field of every request that doesn't have it.
+    pub fn default_header<K, V>(mut self, name: K, value: V) -> Result<Self>
+    where
+        K: TryInto<HeaderName>,
+        V: TryInto<HeaderValue>,
+    {
+        let name = name.try_into().map_err(|_| Error::usage("an invalid field name"))?;
+        let value = value.try_into().map_err(|_| Error::usage(format!("an invalid value of {name}")))?;
+        self.settings.headers.append(name, value);
+        Ok(self)
+    }
+
+    /// Who we are: `user-agent`. Default none.
+    pub fn user_agent(self, text: &str) -> Result<Self> {
+        self.default_header(http::header::USER_AGENT, text)
+    }
+
+    /// Refuses http URLs, in redirects too. Default off.
+    pub fn https_only(mut self, on: bool) -> Self {
+        self.settings.https_only = on;
+        self
+    }
+
+    /// Says in redirects where we come from: the whole URL to the same origin, the origin to others. Default off.
+    pub fn referer(mut self, on: bool) -> Self {
+        self.settings.referer = on;
+        self
+    }
+
+    /// The longest body that is gathered into memory ([`Response::bytes`](crate::Response::bytes) and its like). Default
+    /// 256 MiB; streams are not bounded.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.settings.max_body = bytes;
+        self
+    }
+
+    /// Adds a middleware: the first one added sees a request first.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.layers.push(Arc::new(middleware));
+        self
+    }
+
+    /// Puts it together.
+    pub fn build(self) -> Result<Client> {
+        Ok(self.assemble())
+    }
+
+    pub(crate) fn assemble(self) -> Client {
+        let connector = self.connector.unwrap_or_default();
+        let manager = Manager { connector, h1: self.h1, h2: self.h2, streams: self.streams };
+        Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
+    }
+}
+
+/// For requests that say nothing of it.
+pub(crate) fn keepalive_of(said: Option<Keepalive>, settings: &Settings) -> Keepalive {
+    said.unwrap_or(settings.keepalive)
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("pool", &self.pool)
+            .field("layers", &self.layers.len())
+            .finish_non_exhaustive()
+    }
+}

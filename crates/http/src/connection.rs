@@ -1,0 +1,209 @@
+//! The connections of the pool: how they are made, looked at and shared.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, OnceLock};
+
+use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Stream};
+use portolan_http1 as h1;
+use portolan_http2 as h2;
+use portolan_pool::{Lease, Liveness, Manage};
+
+use crate::key::{Key, Kind};
+
+/// A connection, or a handle of one that many share.
+#[derive(Debug)]
+pub(crate) enum Conn {
+    H1(Box<h1::Connection<Stream>>, Arc<Facts>),
+    H2(Shared<h2::SendRequest>),
+}
+
+impl Conn {
+    pub(crate) fn facts(&self) -> &Facts {
+        match self {
+            Self::H1(_, facts) => facts,
+            Self::H2(shared) => &shared.facts,
+        }
+    }
+}
+
+/// What is known about a connection, as its first user is told, and as all later ones are.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    fresh: Arc<ConnectionInfo>,
+    reused: OnceLock<Arc<ConnectionInfo>>,
+}
+
+impl Facts {
+    pub(crate) fn new(info: &ConnectionInfo) -> Arc<Self> {
+        Arc::new(Self { fresh: Arc::new(info.clone()), reused: OnceLock::new() })
+    }
+
+    pub(crate) fn info(&self, reused: bool) -> Arc<ConnectionInfo> {
+        if !reused {
+            return Arc::clone(&self.fresh);
+        }
+        let again = self.reused.get_or_init(|| {
+            let mut info = ConnectionInfo::clone(&self.fresh);
+            info.reused = true;
+            Arc::new(info)
+        });
+        Arc::clone(again)
+    }
+}
+
+/// A handle of a connection that many use.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared<S> {
+    pub(crate) send: S,
+    facts: Arc<Facts>,
+    live: Liveness,
+}
+
+/// How connections are to behave.
+#[derive(Debug, Clone)]
+pub(crate) struct Manager {
+    pub(crate) connector: Connector,
+    pub(crate) h1: h1::Options,
+    pub(crate) h2: h2::Options,
+    /// Requests in flight on one shared connection before another is made.
+    pub(crate) streams: usize,
+}
+
+impl Manager {
+    fn connector<'a>(&'a self, key: &'a Key) -> &'a Connector {
+        key.connector.as_ref().unwrap_or(&self.connector)
+    }
+
+    async fn stream(&self, key: &Key) -> Result<Stream> {
+        let connector = self.connector(key);
+        if !key.tls {
+            return connector.connect(&key.endpoint).await;
+        }
+        let alpn: &[&[u8]] = match key.kind {
+            Kind::Auto => &[b"h2", b"http/1.1"],
+            Kind::H1 => &[b"http/1.1"],
+            Kind::H2 | Kind::H3 => &[b"h2"],
+        };
+        connector.connect_tls_as(&key.endpoint, &key.name, alpn).await
+    }
+
+    fn http2(&self, key: &Key, stream: Stream) -> Result<Conn> {
+        let facts = Facts::new(stream.info());
+        let live = Liveness::new();
+        let mut options = self.h2.clone();
+        if let Some((idle, timeout)) = key.keepalive {
+            options = options.keepalive_while_idle(idle, timeout);
+        }
+        let draining = live.clone();
+        let options = options.on_event(move |event| {
+            if matches!(event, h2::Event::GoAway(_)) {
+                draining.drain();
+            }
+        });
+        let (send, connection) = h2::handshake(stream, options)?;
+        let over = live.clone();
+        // It ends with its last handle: the pool's and those of requests in flight.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "http2 connection ended");
+            }
+            over.close();
+        });
+        Ok(Conn::H2(Shared { send, facts, live }))
+    }
+}
+
+impl Manage for Manager {
+    type Key = Key;
+    type Conn = Conn;
+
+    async fn connect(&self, key: &Key) -> Result<Conn> {
+        let stream = self.stream(key).await?;
+        let h2 = match stream.alpn() {
+            Some(alpn) => alpn == b"h2",
+            // RFC 9113 3.2: TLS without ALPN is not HTTP/2; cleartext is by prior knowledge.
+            None => key.kind == Kind::H2 && !key.tls,
+        };
+        if key.kind == Kind::H2 && !h2 {
+            let error = Error::new(ErrorKind::Unsupported, "the server does not speak h2").with_phase(Phase::Tls);
+            return Err(error.with_endpoint(key.endpoint.clone()));
+        }
+        key.learn(h2);
+        if h2 {
+            return self.http2(key, stream);
+        }
+        let facts = Facts::new(stream.info());
+        Ok(Conn::H1(Box::new(h1::Connection::new(stream, self.h1)), facts))
+    }
+
+    fn is_fit(&self, conn: &mut Conn) -> bool {
+        match conn {
+            Conn::H1(conn, _) => conn.is_fit(),
+            Conn::H2(conn) => !conn.send.is_closed(),
+        }
+    }
+
+    fn is_done(&self, conn: &mut Conn) -> bool {
+        match conn {
+            Conn::H1(conn, _) => conn.is_reusable(),
+            Conn::H2(conn) => !conn.send.is_closed(),
+        }
+    }
+
+    fn liveness(&self, conn: &Conn) -> Option<Liveness> {
+        match conn {
+            Conn::H1(..) => None,
+            Conn::H2(conn) => Some(conn.live.clone()),
+        }
+    }
+
+    fn share(&self, conn: &Conn) -> Option<Conn> {
+        match conn {
+            Conn::H1(..) => None,
+            // Closed or draining: marked before anyone who waits is woken.
+            Conn::H2(conn) => (!conn.send.is_closed()).then(|| Conn::H2(conn.clone())),
+        }
+    }
+
+    fn capacity(&self, conn: &Conn) -> usize {
+        match conn {
+            Conn::H1(..) => 1,
+            Conn::H2(_) => self.streams,
+        }
+    }
+
+    fn is_shared(&self, key: &Key) -> bool {
+        key.is_shared()
+    }
+}
+
+/// A lease of an HTTP/1.1 connection, as its own crate wants to hold it.
+#[derive(Debug)]
+pub(crate) struct Held(Lease<Manager>);
+
+impl Held {
+    /// The connection in `lease`, or the lease back.
+    pub(crate) fn new(lease: Lease<Manager>) -> Result<Self, Lease<Manager>> {
+        if matches!(*lease, Conn::H1(..)) { Ok(Self(lease)) } else { Err(lease) }
+    }
+}
+
+impl Deref for Held {
+    type Target = h1::Connection<Stream>;
+
+    fn deref(&self) -> &Self::Target {
+        match &*self.0 {
+            Conn::H1(conn, _) => conn,
+            Conn::H2(_) => unreachable!("looked at when it was made"),
+        }
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match &mut *self.0 {
+            Conn::H1(conn, _) => conn,
+            Conn::H2(_) => unreachable!("looked at when it was made"),
+        }
+    }
+}

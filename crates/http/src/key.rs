@@ -1,0 +1,133 @@
+//! What makes two connections interchangeable.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use http::Uri;
+use portolan_core::{Connector, Endpoint, Error, Result};
+
+/// Which versions a connection may be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// What ALPN gives, HTTP/1.1 in cleartext.
+    Auto,
+    H1,
+    H2,
+    H3,
+}
+
+/// How a connection of HTTP/2 or 3 is kept alive: idle time, and how long an answer may take.
+pub(crate) type Keepalive = Option<(Duration, Duration)>;
+
+/// The key of the pool. What is applied when a connection is made, and does not make it another one, is no part of it.
+#[derive(Clone)]
+pub(crate) struct Key {
+    origin: Arc<Origin>,
+    /// Applied to a connection that is made for this key.
+    pub(crate) keepalive: Keepalive,
+}
+
+/// Whom to reach, by which way, speaking what.
+pub(crate) struct Origin {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: bool,
+    pub(crate) kind: Kind,
+    /// Who must be certified: the host of the URL, also where another endpoint serves it.
+    pub(crate) name: Box<str>,
+    /// A way of its own, or the client's.
+    pub(crate) connector: Option<Connector>,
+    /// 0: not known, 1: one user at a time, 2: many.
+    shared: AtomicU8,
+}
+
+impl Key {
+    pub(crate) fn new(uri: &Uri, kind: Kind, connector: Option<Connector>) -> Result<Self> {
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) => return Err(Error::usage("a URL whose scheme is neither http nor https")),
+            None => return Err(Error::usage("a URL without scheme and host")),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Error::usage("a URL without a host"))?;
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let endpoint = Endpoint::new(host, port)?;
+        Ok(Self::to(endpoint, tls, kind, connector))
+    }
+
+    /// A key for an endpoint whose own host is certified.
+    pub(crate) fn to(endpoint: Endpoint, tls: bool, kind: Kind, connector: Option<Connector>) -> Self {
+        let name = endpoint.host_text().into();
+        let shared = AtomicU8::new(match kind {
+            Kind::Auto if tls => 0,
+            Kind::Auto | Kind::H1 => 1,
+            Kind::H2 | Kind::H3 => 2,
+        });
+        Self { origin: Arc::new(Origin { endpoint, tls, kind, name, connector, shared }), keepalive: None }
+    }
+
+    /// The same origin served by another endpoint (RFC 7838 2.1).
+    pub(crate) fn alternative(&self, endpoint: Endpoint, kind: Kind) -> Self {
+        let origin = &self.origin;
+        let mut key = Self::to(endpoint, true, kind, origin.connector.clone());
+        if let Some(made) = Arc::get_mut(&mut key.origin) {
+            made.name.clone_from(&origin.name);
+        }
+        key.with_keepalive(self.keepalive)
+    }
+
+    pub(crate) fn with_keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = keepalive;
+        self
+    }
+
+    /// Whether connections are, as far as is known, for many users: then only one is made at a time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.origin.shared.load(Ordering::Relaxed) != 1
+    }
+
+    /// What ALPN taught.
+    pub(crate) fn learn(&self, shared: bool) {
+        if self.origin.kind == Kind::Auto {
+            self.origin.shared.store(if shared { 2 } else { 1 }, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::ops::Deref for Key {
+    type Target = Origin;
+
+    fn deref(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&*self.origin, &*other.origin);
+        let same_way = || match (&a.connector, &b.connector) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.same(b),
+            _ => false,
+        };
+        Arc::ptr_eq(&self.origin, &other.origin)
+            || (a.kind == b.kind && a.tls == b.tls && a.endpoint == b.endpoint && a.name == b.name && same_way())
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.origin.name.hash(state);
+        (self.origin.endpoint.port(), self.origin.kind).hash(state);
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} by {:?}", self.origin.endpoint, self.origin.kind)
+    }
+}

@@ -1,0 +1,286 @@
+//! Responses.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use http::header::{self, HeaderMap};
+use http::response::Parts;
+use http::{Extensions, StatusCode, Uri, Version};
+use http_body_util::{BodyDataStream, BodyExt};
+use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use crate::incoming::Incoming;
+
+/// How long the parts of one call took: the connection's own phases are in [`ConnectionInfo::timings`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Until there was a connection: waiting for one, or making one.
+    pub connection: Duration,
+    /// From there to the head of the response.
+    pub first_byte: Duration,
+    /// From the call to the head of the response, with redirects and repetitions.
+    pub total: Duration,
+}
+
+/// A response whose head has come; its body is read as it is asked for.
+pub struct Response {
+    pub(crate) parts: Parts,
+    pub(crate) body: Incoming,
+    pub(crate) meta: Box<Meta>,
+}
+
+/// What is known besides.
+#[derive(Debug, Clone)]
+pub(crate) struct Meta {
+    pub(crate) uri: Uri,
+    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) reused: bool,
+    pub(crate) timings: Timings,
+    pub(crate) redirects: Vec<Uri>,
+    pub(crate) attempts: u32,
+    pub(crate) max_body: usize,
+}
+
+impl Response {
+    /// A response that came from no server: a cache's, a middleware's, a test's.
+    pub fn from_http<B: Into<Incoming>>(response: http::Response<B>, uri: Uri) -> Self {
+        let (parts, body) = response.into_parts();
+        let meta = Meta {
+            uri,
+            info: Arc::default(),
+            reused: false,
+            timings: Timings::default(),
+            redirects: Vec::new(),
+            attempts: 0,
+            max_body: crate::builder::MAX_BODY,
+        };
+        Self { parts, body: body.into(), meta: Box::new(meta) }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// The version it came by.
+    pub fn version(&self) -> Version {
+        self.parts.version
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The fields, to be changed.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.parts.headers
+    }
+
+    /// What middleware and the engines passed along.
+    pub fn extensions(&self) -> &Extensions {
+        &self.parts.extensions
+    }
+
+    /// What middleware passes along, to be changed.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.parts.extensions
+    }
+
+    /// Where it came from: after redirects, the last URL.
+    pub fn uri(&self) -> &Uri {
+        &self.meta.uri
+    }
+
+    /// The URLs that redirected here, the first one first.
+    pub fn redirects(&self) -> &[Uri] {
+        &self.meta.redirects
+    }
+
+    /// The connection it came by: addresses, hops, TLS, and how long each phase took when it was made.
+    pub fn connection_info(&self) -> &ConnectionInfo {
+        &self.meta.info
+    }
+
+    /// Whether the connection had been used before.
+    pub fn is_reused(&self) -> bool {
+        self.meta.reused
+    }
+
+    /// The address at the other end of our socket: the first proxy's, where there is one.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.meta.info.peer
+    }
+
+    /// How long the parts of this call took.
+    pub fn timings(&self) -> Timings {
+        self.meta.timings
+    }
+
+    /// How often the last request was sent: more than once if it was tried again.
+    pub fn attempts(&self) -> u32 {
+        self.meta.attempts
+    }
+
+    /// The body's length, where it is known before it is read.
+    pub fn content_length(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.body).exact()
+    }
+
+    /// An error for a status of 400 and above: [`Kind::Server`] with the status as its code, and [`Failed`] as its reply.
+    pub fn error_for_status(self) -> Result<Self> {
+        let status = self.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(self);
+        }
+        let message = format!("{status} from {}", crate::uri::Redacted(&self.meta.uri));
+        let after = retry_after(&self.parts.headers);
+        let reply = Failed { status, headers: self.parts.headers };
+        let error = Error::from_server(crate::PROTOCOL, message, reply).with_code(i64::from(status.as_u16()));
+        Err(match after {
+            Some(after) => error.with_retry_after(after),
+            None => error,
+        })
+    }
+
+    /// The next piece of the body; `None` at its end. Cancel safe.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.body.frame().await.transpose()? {
+                None => return Ok(None),
+                Some(frame) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Ok(Some(data)),
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.parts.extensions.insert(Trailers(trailers));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// The trailers, once the body has been read to its end by [`chunk`](Self::chunk).
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.parts.extensions.get::<Trailers>().map(|trailers| &trailers.0)
+    }
+
+    /// The whole body, within the client's limit ([`ClientBuilder::max_body`](crate::ClientBuilder::max_body)).
+    pub async fn bytes(self) -> Result<Bytes> {
+        Ok(self.collect().await?.0)
+    }
+
+    /// The whole body and its trailers.
+    pub async fn collect(mut self) -> Result<(Bytes, Option<HeaderMap>)> {
+        let max = self.meta.max_body;
+        let too_long = || {
+            let error = Error::new(Kind::Limit, format!("a body of more than {max} bytes"));
+            error.with_delivery(Delivery::Answered).with_phase(Phase::Idle).with_protocol(crate::PROTOCOL)
+        };
+        if self.content_length().is_some_and(|length| length > max as u64) {
+            return Err(too_long());
+        }
+        let Some(first) = self.chunk().await? else { return Ok((Bytes::new(), self.take_trailers())) };
+        let Some(second) = self.chunk().await? else { return Ok((first, self.take_trailers())) };
+        let mut whole = BytesMut::with_capacity((first.len() + second.len()) * 2);
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&second);
+        loop {
+            if whole.len() > max {
+                return Err(too_long());
+            }
+            match self.chunk().await? {
+                Some(data) => whole.extend_from_slice(&data),
+                None => return Ok((whole.freeze(), self.take_trailers())),
+            }
+        }
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.parts.extensions.remove::<Trailers>().map(|trailers| trailers.0)
+    }
+
+    /// The whole body as text.
+    pub async fn text(self) -> Result<String> {
+        let content_type = self.parts.headers.get(header::CONTENT_TYPE).cloned();
+        let bytes = self.bytes().await?;
+        Ok(crate::text::decode(content_type.as_ref(), &bytes))
+    }
+
+    /// The whole body, which is JSON.
+    #[cfg(feature = "json")]
+    pub async fn json<T: serde::de::DeserializeOwned>(self) -> Result<T> {
+        let bytes = self.bytes().await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let broken = Error::protocol(crate::PROTOCOL, format!("expected JSON: {error}"));
+            broken.with_delivery(Delivery::Answered).with_source(error)
+        })
+    }
+
+    /// The body's data, piece by piece.
+    pub fn bytes_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static {
+        BodyDataStream::new(self.body)
+    }
+
+    /// The body's data as a reader.
+    pub fn into_reader(self) -> impl AsyncRead + Send + Unpin + 'static {
+        StreamReader::new(futures_util::TryStreamExt::map_err(self.bytes_stream(), std::io::Error::other))
+    }
+
+    /// The body by itself.
+    pub fn into_body(self) -> Incoming {
+        self.body
+    }
+
+    /// The same in the types of the `http` crate.
+    pub fn into_http(self) -> http::Response<Incoming> {
+        http::Response::from_parts(self.parts, self.body)
+    }
+
+    /// The same response with another body, made of its own: for middleware.
+    pub fn map_body(self, change: impl FnOnce(Incoming) -> Incoming) -> Self {
+        Self { parts: self.parts, body: change(self.body), meta: self.meta }
+    }
+}
+
+/// Trailers that were read on the way.
+#[derive(Clone)]
+struct Trailers(HeaderMap);
+
+/// The reply that an error of [`Response::error_for_status`] carries: `error.server::<Failed>()`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Failed {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: HeaderMap,
+}
+
+/// RFC 9110 10.2.3: seconds, or a date.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(portolan_core::clock::wall()).unwrap_or_default())
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("version", &self.version())
+            .field("uri", &crate::uri::Redacted(&self.meta.uri))
+            .finish_non_exhaustive()
+    }
+}

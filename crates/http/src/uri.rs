@@ -1,0 +1,258 @@
+//! URLs: from text, against a base, with a query.
+
+use std::fmt;
+
+use http::Uri;
+use portolan_core::{Error, Result};
+
+/// Whatever names a URL.
+pub trait IntoUri {
+    /// The URL, with what a URL can't hold as it is percent-encoded.
+    fn into_uri(self) -> Result<Uri>;
+}
+
+impl IntoUri for Uri {
+    fn into_uri(self) -> Result<Uri> {
+        Ok(self)
+    }
+}
+
+impl IntoUri for &Uri {
+    fn into_uri(self) -> Result<Uri> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoUri for &str {
+    fn into_uri(self) -> Result<Uri> {
+        parse(self)
+    }
+}
+
+impl IntoUri for String {
+    fn into_uri(self) -> Result<Uri> {
+        parse(&self)
+    }
+}
+
+impl IntoUri for &String {
+    fn into_uri(self) -> Result<Uri> {
+        parse(self)
+    }
+}
+
+/// Parses a URL. A space or a letter beyond ASCII in the path or the query is encoded, as browsers do.
+pub(crate) fn parse(text: &str) -> Result<Uri> {
+    let text = text.split('#').next().unwrap_or_default();
+    let parsed = if text.bytes().all(|byte| byte.is_ascii_graphic() && !is_unwise(byte)) {
+        text.parse()
+    } else {
+        encoded(text.trim()).parse()
+    };
+    // Never quote the text: it may hold a password.
+    parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
+}
+
+/// What http::Uri refuses and browsers encode.
+fn is_unwise(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+}
+
+fn encoded(text: &str) -> String {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let path = text[start..].find(['/', '?']).map_or(text.len(), |at| start + at);
+    let mut out = String::with_capacity(text.len() + 16);
+    out.push_str(&text[..path]);
+    for byte in text[path..].bytes() {
+        // A control character stays, and is refused.
+        if byte == b' ' || byte >= 0x80 || is_unwise(byte) {
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
+            }
+        } else {
+            out.push(char::from(byte));
+        }
+    }
+    out
+}
+
+/// Pairs as a form sends them.
+pub(crate) fn form<T: IntoIterator<Item = (K, V)>, K: AsRef<str>, V: AsRef<str>>(pairs: T) -> String {
+    let mut out = String::new();
+    for (key, value) in pairs {
+        if !out.is_empty() {
+            out.push('&');
+        }
+        form_encode(key.as_ref(), &mut out);
+        out.push('=');
+        form_encode(value.as_ref(), &mut out);
+    }
+    out
+}
+
+/// The application/x-www-form-urlencoded serialiser of the WHATWG URL standard (5.2).
+fn form_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                for digit in [byte >> 4, byte & 15] {
+                    out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
+                }
+            }
+        }
+    }
+}
+
+/// The same URL with more in its query.
+pub(crate) fn with_query(uri: &Uri, encoded: &str) -> Result<Uri> {
+    if encoded.is_empty() {
+        return Ok(uri.clone());
+    }
+    let path = match uri.path() {
+        "" => "/",
+        path => path,
+    };
+    let path = match uri.query() {
+        Some(query) if !query.is_empty() => format!("{path}?{query}&{encoded}"),
+        _ => format!("{path}?{encoded}"),
+    };
+    with_path(uri, &path)
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().map_err(|error| Error::usage(format!("no path of a URL: {error}")))?);
+    Uri::from_parts(parts).map_err(|error| Error::usage(format!("no URL: {error}")))
+}
+
+/// A reference against a base (RFC 3986 5.2).
+pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri> {
+    let reference = reference.split('#').next().unwrap_or_default().trim();
+    let scheme = base.scheme_str().unwrap_or("http");
+    let has_scheme = reference.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+    });
+    if has_scheme {
+        return parse(reference);
+    }
+    if let Some(rest) = reference.strip_prefix("//") {
+        return parse(&format!("{scheme}://{rest}"));
+    }
+    let authority = base.authority().map_or("", |authority| authority.as_str());
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
+    };
+    let target = if path.is_empty() {
+        let query = query.or(base.query());
+        (base.path().to_owned(), query)
+    } else if path.starts_with('/') {
+        (without_dots(path), query)
+    } else {
+        let folder = base.path().rfind('/').map_or("/", |at| &base.path()[..=at]);
+        (without_dots(&format!("{folder}{path}")), query)
+    };
+    let (path, query) = target;
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    parse(&format!("{scheme}://{authority}{path}{query}"))
+}
+
+/// RFC 3986 5.2.4.
+fn without_dots(path: &str) -> String {
+    let mut out: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    out.pop();
+                }
+                if last {
+                    out.push("");
+                }
+            }
+            segment => out.push(segment),
+        }
+    }
+    format!("/{}", out.join("/"))
+}
+
+/// Whether both have the same scheme, host and port.
+pub(crate) fn same_origin(a: &Uri, b: &Uri) -> bool {
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
+}
+
+/// The port, said or not.
+pub(crate) fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+}
+
+/// A URL for logs: without user, password and query values.
+pub(crate) struct Redacted<'a>(pub(crate) &'a Uri);
+
+impl fmt::Display for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.0.authority().map_or("", |authority| authority.as_str());
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        write!(f, "{}://{host}{}", self.0.scheme_str().unwrap_or("?"), self.0.path())?;
+        if self.0.query().is_some() { f.write_str("?..") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Redacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_resolved_as_rfc_3986_does() {
+        // RFC 3986 5.4, as far as http and https go.
+        let base: Uri = "http://a/b/c/d;p?q".parse().unwrap();
+        for (reference, target) in [
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g", "http://g/"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y", "http://a/b/c/g?y"),
+            ("#s", "http://a/b/c/d;p?q"),
+            (";x", "http://a/b/c/;x"),
+            ("", "http://a/b/c/d;p?q"),
+            (".", "http://a/b/c/"),
+            ("..", "http://a/b/"),
+            ("../g", "http://a/b/g"),
+            ("../..", "http://a/"),
+            ("../../../g", "http://a/g"),
+            ("/./g", "http://a/g"),
+            ("g;x=1/../y", "http://a/b/c/y"),
+            ("https://b/x", "https://b/x"),
+        ] {
+            assert_eq!(resolve(&base, reference).unwrap().to_string(), target, "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_a_url_cannot_hold_is_encoded() {
+        assert_eq!(parse("http://a/ä b?q=\"x\"#f").unwrap().to_string(), "http://a/%C3%A4%20b?q=%22x%22");
+        assert!(parse("http://a/\r\nx: y").is_err());
+    }
+
+    #[test]
+    fn a_query_is_added_to() {
+        let uri = with_query(&"http://a/b?c=d".parse().unwrap(), &form([("k é", "v&=")])).unwrap();
+        assert_eq!(uri.to_string(), "http://a/b?c=d&k+%C3%A9=v%26%3D");
+    }
+}

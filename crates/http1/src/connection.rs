@@ -1,0 +1,184 @@
+//! The connection: a stream, what was read too far, and whether it can be used again.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::BytesMut;
+use portolan_core::{Delivery, Error, Phase, Result};
+use portolan_wire::Alarm;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use crate::options::Options;
+
+/// Room for the head of a usual response. Kept while the connection is idle, so it is small.
+const SMALL: usize = 4 << 10;
+/// Room for a read of a long body: fewer reads, and no more than a socket usually holds.
+const LARGE: usize = 64 << 10;
+
+/// In which state the conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is under way.
+    Idle,
+    /// A request or a response is; left so by a future that was dropped, it stays so for good.
+    Busy,
+    /// It ended in an error, in a close, or in another protocol.
+    Over,
+}
+
+/// One connection to an HTTP/1.1 server, over any stream.
+///
+/// Requests are sent by [`send`](crate::send). A conversation that is dropped in the middle leaves the connection unusable,
+/// and [`is_reusable`](Self::is_reusable) says so.
+pub struct Connection<T> {
+    pub(crate) io: T,
+    pub(crate) read: BytesMut,
+    pub(crate) write: BytesMut,
+    pub(crate) state: State,
+    /// Whether both sides agree that another request may follow.
+    pub(crate) keep_alive: bool,
+    pub(crate) options: Options,
+    pub(crate) alarm: Alarm,
+    requests: u64,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// A connection over a stream that is connected, and on which nothing has been said yet.
+    pub fn new(io: T, options: Options) -> Self {
+        Self {
+            io,
+            read: BytesMut::new(),
+            write: BytesMut::new(),
+            state: State::Idle,
+            keep_alive: true,
+            options,
+            alarm: Alarm::default(),
+            requests: 0,
+        }
+    }
+
+    /// The stream beneath.
+    pub fn io(&self) -> &T {
+        &self.io
+    }
+
+    /// The stream beneath: reading or writing it breaks the conversation.
+    pub fn io_mut(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    /// How many requests were sent on it.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Changes the options for the requests to come.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
+    /// The options.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether another request can be sent, as far as is known without looking.
+    pub fn is_reusable(&self) -> bool {
+        self.state == State::Idle && self.keep_alive && self.read.is_empty()
+    }
+
+    /// The same, and a look whether the peer has closed or said something unasked: what a pool does with an idle connection.
+    /// Never waits.
+    pub fn is_fit(&mut self) -> bool {
+        if !self.is_reusable() {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut room = [0u8; 1];
+        let mut buf = tokio::io::ReadBuf::new(&mut room);
+        let quiet = Pin::new(&mut self.io).poll_read(&mut cx, &mut buf).is_pending();
+        if !quiet {
+            self.state = State::Over;
+        }
+        quiet
+    }
+
+    /// Ends the connection in good order. Dropping the future closes it all the same.
+    pub async fn close(mut self) -> Result<()> {
+        let shut = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
+        shut.map_err(|error| Error::io(Phase::Close, error).with_protocol(crate::PROTOCOL))
+    }
+
+    /// Takes the stream out, with what was read too far.
+    pub fn into_parts(self) -> (T, BytesMut) {
+        (self.io, self.read)
+    }
+
+    /// Marks the beginning of an exchange.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        if !self.is_reusable() {
+            let error = match self.state {
+                State::Busy => Error::closed("an earlier exchange on this connection was not finished"),
+                _ => Error::closed("the connection takes no further request"),
+            };
+            return Err(error.with_delivery(Delivery::NotSent).with_phase(Phase::Send).with_protocol(crate::PROTOCOL));
+        }
+        self.state = State::Busy;
+        self.requests += 1;
+        self.write.clear();
+        Ok(())
+    }
+
+    /// Marks the end of an exchange that went well.
+    pub(crate) fn finish(&mut self) {
+        self.alarm.at(None);
+        // Bytes that nobody asked for: what they would be taken for is anyone's guess.
+        self.state = if self.keep_alive && self.read.is_empty() { State::Idle } else { State::Over };
+        if self.read.capacity() > SMALL {
+            self.read = BytesMut::new();
+        }
+        if self.write.capacity() > SMALL {
+            self.write = BytesMut::new();
+        }
+    }
+
+    /// Reads what there is; 0 is the end of the stream.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<std::io::Result<usize>> {
+        let room = if large { LARGE } else { SMALL };
+        if self.read.capacity() - self.read.len() < room / 4 {
+            self.read.reserve(room);
+        }
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)
+    }
+
+    /// The same under the idle limit: an error says whether the peer closed or said nothing for too long.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<Result<usize>> {
+        match self.poll_fill(cx, large) {
+            Poll::Ready(result) => {
+                self.alarm.at(None);
+                Poll::Ready(result.map_err(|error| Error::io(Phase::Idle, error)))
+            }
+            Poll::Pending => {
+                if !self.alarm.is_set() {
+                    self.alarm.after(self.options.idle);
+                }
+                ready!(self.alarm.poll(cx));
+                let limit = self.options.idle.unwrap_or_default();
+                Poll::Ready(Err(Error::timeout(Phase::Idle, limit)))
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Connection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("state", &self.state)
+            .field("keep_alive", &self.keep_alive)
+            .field("requests", &self.requests)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,301 @@
+//! The head of a response, from bytes to values, and what it says about the body.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use httparse::{Header, ParserConfig};
+use portolan_core::{Delivery, Error, Kind, Phase, Result};
+use portolan_wire::DecodeError;
+
+use crate::ext::Reason;
+use crate::head::{Asked, decimal, forbidden_in_trailers, lists};
+use crate::options::Options;
+
+/// Fields that most heads keep to.
+const FEW: usize = 128;
+/// Fields that any head keeps to: more than this can't be asked for.
+const MANY: usize = 1024;
+/// Bytes of empty lines that are forgiven before a head.
+const MAX_BLANK: usize = 8;
+
+/// How the body of a response ends (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    Now,
+    After(u64),
+    Chunked,
+    WithConnection,
+    /// The connection is no longer HTTP.
+    Never,
+}
+
+/// A head and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) parts: Parts,
+    pub(crate) keep_alive: bool,
+}
+
+/// Takes a head off the front of `src`; `None` needs more bytes. `seen` is how far an earlier look got.
+pub(crate) fn decode(src: &mut BytesMut, seen: &mut usize, options: &Options) -> Result<Option<Head>> {
+    // RFC 9112 2.2: empty lines before a status line are forgiven.
+    let blank = src.iter().take_while(|&&byte| matches!(byte, b'\r' | b'\n')).take(MAX_BLANK).count();
+    if blank > 0 && *seen == 0 {
+        src.advance(blank);
+    }
+    // Whoever speaks something else may never send an empty line.
+    if !src.iter().zip(b"HTTP/1.").all(|(seen, expected)| seen == expected) {
+        return Err(broken(format!("expected a response's head, saw {}", excerpt(src))));
+    }
+    let Some(end) = section_end(src, *seen) else {
+        if src.len() > options.max_head {
+            return Err(too_long(options));
+        }
+        *seen = src.len().saturating_sub(3);
+        return Ok(None);
+    };
+    if end > options.max_head {
+        return Err(too_long(options));
+    }
+    *seen = 0;
+    let block = src.split_to(end).freeze();
+    if options.max_headers <= FEW {
+        parse(&block, &mut [const { MaybeUninit::uninit() }; FEW], options).map(Some)
+    } else {
+        parse(&block, &mut [const { MaybeUninit::uninit() }; MANY], options).map(Some)
+    }
+}
+
+/// Fields become slices of `block`: nothing is copied.
+fn parse<'b>(block: &'b Bytes, slots: &mut [MaybeUninit<Header<'b>>], options: &Options) -> Result<Head> {
+    let mut response = httparse::Response::new(&mut []);
+    match ParserConfig::default().parse_response_with_uninit_headers(&mut response, block, slots) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(broken(format!("expected a whole head, saw {}", excerpt(block)))),
+        Err(httparse::Error::TooManyHeaders) => return Err(too_many(options)),
+        Err(error) => return Err(broken(format!("expected a response's head: {error}, saw {}", excerpt(block)))),
+    }
+    if response.headers.len() > options.max_headers {
+        return Err(too_many(options));
+    }
+    let code = response.code.unwrap_or_default();
+    let mut parts = Response::new(()).into_parts().0;
+    parts.status =
+        StatusCode::from_u16(code).map_err(|_| broken(format!("expected a status of 100 to 999, saw {code}")))?;
+    parts.version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    if let Some(reason) = response.reason.filter(|reason| !reason.is_empty())
+        && parts.status.canonical_reason() != Some(reason)
+    {
+        parts.extensions.insert(Reason(reason.into()));
+    }
+    let (mut close, mut keep) = (false, false);
+    parts.headers.reserve(response.headers.len());
+    for field in response.headers.iter() {
+        let bad = || broken("expected a field, saw one that is none");
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad())?;
+        let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value)).map_err(|_| bad())?;
+        if name == header::CONNECTION {
+            close |= lists(value.as_bytes(), b"close");
+            keep |= lists(value.as_bytes(), b"keep-alive");
+        }
+        parts.headers.append(name, value);
+    }
+    let keep_alive = !close && (keep || parts.version == Version::HTTP_11);
+    Ok(Head { parts, keep_alive })
+}
+
+/// The end of a section of fields, its empty line included: looked for from `from` on.
+pub(crate) fn section_end(src: &[u8], from: usize) -> Option<usize> {
+    let fresh = src.get(from..)?;
+    memchr::memchr_iter(b'\n', fresh).find_map(|at| {
+        let next = from + at + 1;
+        match (src.get(next), src.get(next + 1)) {
+            (Some(b'\n'), _) => Some(next + 1),
+            (Some(b'\r'), Some(b'\n')) => Some(next + 2),
+            _ => None,
+        }
+    })
+}
+
+/// A trailer section with its empty line. Fields that can't come late are left out (RFC 9110 6.5.1).
+pub(crate) fn trailers(block: &Bytes, max: usize) -> Result<HeaderMap, DecodeError> {
+    let mut slots = vec![httparse::EMPTY_HEADER; max];
+    let parsed = match httparse::parse_headers(block, &mut slots) {
+        Ok(httparse::Status::Complete((_, fields))) => fields,
+        Ok(httparse::Status::Partial) => return Err(DecodeError::truncated("trailers", 0)),
+        Err(httparse::Error::TooManyHeaders) => return Err(DecodeError::too_long("trailers", 0)),
+        Err(_) => return Err(DecodeError::invalid("trailers", 0)),
+    };
+    let mut map = HeaderMap::new();
+    for field in parsed {
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| DecodeError::invalid("trailer name", 0))?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| DecodeError::invalid("trailer value", 0))?;
+        if !forbidden_in_trailers(&name) {
+            map.append(name, value);
+        }
+    }
+    Ok(map)
+}
+
+/// RFC 9112 6.3, and stricter where parsers could disagree.
+pub(crate) fn body(head: &Head, asked: &Asked) -> Result<Ends> {
+    let (status, headers) = (head.parts.status, &head.parts.headers);
+    if status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()) {
+        return Ok(Ends::Never);
+    }
+    if asked.head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+        return Ok(Ends::Now);
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (codings.next(), lengths.next()) {
+        (Some(_), Some(_)) => Err(broken("expected one length, saw both content-length and transfer-encoding")),
+        (Some(_), None) if head.parts.version == Version::HTTP_10 => {
+            Err(broken("expected no transfer-encoding in HTTP/1.0"))
+        }
+        (Some(coding), None) => {
+            if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                let message = format!("transfer-encoding {:?}", coding.to_str().unwrap_or("?"));
+                return Err(answered(Error::new(Kind::Unsupported, message)));
+            }
+            Ok(Ends::Chunked)
+        }
+        (None, Some(length)) => {
+            if lengths.next().is_some() {
+                return Err(broken("expected one content-length, saw several"));
+            }
+            let number = decimal(length.as_bytes());
+            let number = number.ok_or_else(|| broken(format!("expected a content-length, saw {length:?}")))?;
+            Ok(if number == 0 { Ends::Now } else { Ends::After(number) })
+        }
+        (None, None) => Ok(Ends::WithConnection),
+    }
+}
+
+/// The peer broke the rules in its answer: never tried again.
+pub(crate) fn broken(message: impl Into<Box<str>>) -> Error {
+    answered(Error::new(Kind::Protocol, message))
+}
+
+fn answered(error: Error) -> Error {
+    error.with_delivery(Delivery::Answered).with_phase(Phase::FirstByte).with_protocol(crate::PROTOCOL)
+}
+
+fn too_long(options: &Options) -> Error {
+    answered(Error::new(Kind::Limit, format!("a response's head is longer than {} bytes", options.max_head)))
+}
+
+fn too_many(options: &Options) -> Error {
+    answered(Error::new(Kind::Limit, format!("a response's head has more than {} fields", options.max_headers)))
+}
+
+/// The first bytes of something that is no HTTP, for an error: whoever reads it knows what answered.
+fn excerpt(src: &[u8]) -> String {
+    let start = src.get(..src.len().min(40)).unwrap_or_default();
+    format!("\"{}\"", start.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::Framing;
+
+    const GET: Asked =
+        Asked { framing: Framing::None, head: false, connect: false, upgrade: false, expect: false, close: false };
+
+    fn read(text: &str) -> Result<(Head, Ends)> {
+        let mut src = BytesMut::from(text);
+        let head = decode(&mut src, &mut 0, &Options::new())?.expect("a whole head");
+        let ends = body(&head, &GET)?;
+        Ok((head, ends))
+    }
+
+    #[test]
+    fn the_length_of_a_body_is_what_rfc_9112_says() {
+        let cases = [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Ends::After(5)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Ends::Now),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", Ends::Now),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", Ends::Now),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", Ends::Chunked),
+            ("HTTP/1.0 200 OK\r\n\r\n", Ends::WithConnection),
+        ];
+        for (text, ends) in cases {
+            assert_eq!(read(text).unwrap().1, ends, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_length_is_refused() {
+        for fields in [
+            "content-length: 5\r\ntransfer-encoding: chunked",
+            "content-length: 5\r\ncontent-length: 5",
+            "content-length: 5, 5",
+            "content-length: +5",
+            "content-length: 5 5",
+            "content-length: -1",
+            "content-length:",
+            "content-length: 99999999999999999999",
+            "transfer-encoding: gzip, chunked",
+            "transfer-encoding: chunked, chunked",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "transfer-encoding: identity",
+            "transfer-encoding: xchunked",
+        ] {
+            let error = read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n")).unwrap_err();
+            assert_eq!(error.delivery(), Delivery::Answered, "{fields}");
+            assert!(matches!(error.kind(), Kind::Protocol | Kind::Unsupported), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_none_is_refused() {
+        for text in [
+            "HTTP/1.1 200 OK\r\nx: 1\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: 1\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!((error.kind(), error.delivery()), (Kind::Protocol, Delivery::Answered), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_the_same_head() {
+        let text = b"HTTP/1.1 200 Fine\r\nx-a: 1\r\nx-b: two\r\ncontent-length: 3\r\n\r\nabc";
+        for cut in 1..text.len() {
+            let (mut src, mut seen) = (BytesMut::from(&text[..cut]), 0);
+            let first = decode(&mut src, &mut seen, &Options::new()).unwrap();
+            src.extend_from_slice(&text[cut..]);
+            let head = match first {
+                Some(head) => head,
+                None => decode(&mut src, &mut seen, &Options::new()).unwrap().unwrap(),
+            };
+            assert_eq!(head.parts.headers["x-b"], "two");
+            assert_eq!(head.parts.extensions.get::<Reason>().unwrap().as_str(), "Fine");
+            assert_eq!(&src[..], b"abc");
+        }
+    }
+
+    #[test]
+    fn limits_hold_before_the_head_is_whole() {
+        let options = Options::new().max_head(100).max_headers(200);
+        let (mut src, mut seen) = (BytesMut::from(&[b'x'; 101][..]), 0);
+        src[..13].copy_from_slice(b"HTTP/1.1 200 ");
+        assert_eq!(decode(&mut src, &mut seen, &options).unwrap_err().kind(), Kind::Limit);
+        for (count, fits) in [(64, true), (129, true), (200, true), (201, false)] {
+            let text = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(count));
+            let options = options.max_head(10_000);
+            let head = decode(&mut BytesMut::from(&text[..]), &mut 0, &options);
+            assert_eq!(head.is_ok(), fits, "{count}");
+        }
+    }
+}

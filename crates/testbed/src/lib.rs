@@ -1,0 +1,32 @@
+//! What the tests of this workspace are made with: real servers in folders of their own, certificates, the fault replay.
+//!
+//! Any crate may have it as a dev-dependency; nothing that is published may use it otherwise.
+//!
+//! - [`Server`] starts an installed server from a [`Spec`] on a free port and ends it when dropped. A suite that misses its
+//!   server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
+//! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
+//! - [`rogue`] plays peers that misbehave to the byte, from a script.
+//! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
+//! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::large_futures,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::exhaustive_structs,
+    reason = "this crate is part of the tests: it opens sockets, waits for processes, and fails loudly"
+)]
+
+mod certs;
+mod replay;
+pub mod rogue;
+mod server;
+mod tls;
+mod wall;
+
+pub use certs::{Certs, Leaf, Pem};
+pub use replay::{Fault, Outcome, Tape};
+pub use server::{Server, Spec, find, folder, free_port, record, required};
+pub use tls::ServerTls;

@@ -1,0 +1,174 @@
+//! Messages to bytes.
+
+use bytes::{Bytes, BytesMut};
+use portolan_core::{Error, Result};
+
+use super::deflate::Deflater;
+use super::extension::{Deflate, DeflateAgreed};
+use super::frame::{Header, MAX_CONTROL, Opcode, Role};
+use super::message::{DataKind, Message};
+use super::{PROTOCOL, mask};
+
+/// A payload is copied and masked in steps of this many bytes, so that the second pass finds it in the first cache.
+const STEP: usize = 8 << 10;
+
+/// The sending half of a connection.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    role: Role,
+    keys: mask::Keys,
+    deflate: Option<Compression>,
+    /// A message has begun: its kind, and whether it is compressed.
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    compressed: bool,
+}
+
+#[derive(Debug)]
+struct Compression {
+    level: u32,
+    threshold: usize,
+    bits: u8,
+    takeover: bool,
+    engine: Option<Box<Deflater>>,
+}
+
+/// The payload of a frame whose header was written: it is copied out bit by bit.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    data: Bytes,
+    key: Option<[u8; 4]>,
+    at: usize,
+}
+
+impl Payload {
+    /// Appends the next `room` bytes at most, masked; whether that was all.
+    pub(crate) fn write(&mut self, dst: &mut BytesMut, room: usize) -> bool {
+        let to = self.data.len().min(self.at.saturating_add(room));
+        append(dst, self.data.get(self.at..to).unwrap_or_default(), self.key, self.at);
+        self.at = to;
+        to == self.data.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.data.len() - self.at
+    }
+}
+
+fn append(dst: &mut BytesMut, data: &[u8], key: Option<[u8; 4]>, offset: usize) {
+    let Some(key) = key else { return dst.extend_from_slice(data) };
+    dst.reserve(data.len());
+    let mut at = offset;
+    for step in data.chunks(STEP) {
+        let start = dst.len();
+        dst.extend_from_slice(step);
+        mask::apply(dst.get_mut(start..).unwrap_or_default(), key, at);
+        at += step.len();
+    }
+}
+
+impl Encoder {
+    pub(crate) fn new(role: Role, agreed: Option<DeflateAgreed>, options: Option<&Deflate>) -> Self {
+        let deflate = agreed.and_then(|agreed| {
+            let (bits, takeover) = match role {
+                Role::Client => (agreed.client_bits, agreed.client_takeover),
+                Role::Server => (agreed.server_bits, agreed.server_takeover),
+            };
+            let (level, threshold) = options.map_or((6, 0), |options| (options.level, options.threshold));
+            // A window of 8 is none that the compressor knows: messages go as they are, which is always allowed.
+            (bits >= super::deflate::MIN_WINDOW).then_some(Compression {
+                level,
+                threshold,
+                bits,
+                takeover,
+                engine: None,
+            })
+        });
+        Self { role, keys: mask::Keys::new(), deflate, open: None }
+    }
+
+    fn key(&mut self) -> Result<Option<[u8; 4]>> {
+        match self.role {
+            Role::Client => self.keys.next().map(Some),
+            Role::Server => Ok(None),
+        }
+    }
+
+    /// A control frame.
+    pub(crate) fn control(&mut self, opcode: Opcode, payload: &[u8], dst: &mut BytesMut) -> Result<()> {
+        if payload.len() > MAX_CONTROL {
+            return Err(Error::usage("a control frame holds 125 bytes at most").with_protocol(PROTOCOL));
+        }
+        let key = self.key()?;
+        Header { fin: true, compressed: false, opcode, len: payload.len() as u64, key }.encode(dst);
+        append(dst, payload, key, 0);
+        Ok(())
+    }
+
+    /// Whether a message was begun and not ended.
+    pub(crate) fn in_message(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The header of a frame of data; its payload, compressed where that was agreed, is for the caller to write.
+    ///
+    /// The first frame of a message names its kind; while the message is open the others continue it.
+    pub(crate) fn data(&mut self, kind: DataKind, data: Bytes, fin: bool, dst: &mut BytesMut) -> Result<Payload> {
+        let first = self.open.is_none();
+        let compressed = match (&self.open, &self.deflate) {
+            (Some(open), _) => open.compressed,
+            (None, Some(deflate)) => !fin || data.len() >= deflate.threshold,
+            (None, None) => false,
+        };
+        let data = match &mut self.deflate {
+            Some(deflate) if compressed => deflate.run(&data, fin)?,
+            _ => data,
+        };
+        let key = self.key()?;
+        let opcode = if first { kind.opcode() } else { Opcode::Continuation };
+        Header { fin, compressed: compressed && first, opcode, len: data.len() as u64, key }.encode(dst);
+        self.open = (!fin).then_some(Open { compressed });
+        Ok(Payload { data, key, at: 0 })
+    }
+
+    /// A frame of data out of a borrowed slice that is not compressed: the caller holds to what fits.
+    pub(crate) fn slice(&mut self, kind: DataKind, data: &[u8], dst: &mut BytesMut) -> Result<()> {
+        let key = self.key()?;
+        Header { fin: true, compressed: false, opcode: kind.opcode(), len: data.len() as u64, key }.encode(dst);
+        append(dst, data, key, 0);
+        Ok(())
+    }
+
+    /// Whether data is compressed before it is sent.
+    pub(crate) fn compresses(&self) -> bool {
+        self.deflate.is_some()
+    }
+
+    /// A whole message at once.
+    pub(crate) fn message(&mut self, message: &Message, dst: &mut BytesMut) -> Result<()> {
+        match message {
+            Message::Text(text) => self.whole(DataKind::Text, text.clone().into_bytes(), dst),
+            Message::Binary(data) => self.whole(DataKind::Binary, data.clone(), dst),
+            Message::Ping(data) => self.control(Opcode::Ping, data, dst),
+            Message::Pong(data) => self.control(Opcode::Pong, data, dst),
+            Message::Close(None) => self.control(Opcode::Close, &[], dst),
+            Message::Close(Some(frame)) => self.control(Opcode::Close, &frame.payload(), dst),
+        }
+    }
+
+    fn whole(&mut self, kind: DataKind, data: Bytes, dst: &mut BytesMut) -> Result<()> {
+        self.data(kind, data, true, dst)?.write(dst, usize::MAX);
+        Ok(())
+    }
+}
+
+impl Compression {
+    fn run(&mut self, data: &[u8], last: bool) -> Result<Bytes> {
+        let engine = self.engine.get_or_insert_with(|| Box::new(Deflater::new(self.level, self.bits, self.takeover)));
+        let packed = engine.deflate(data, last);
+        packed.map(Bytes::from).map_err(|_| Error::usage("the compressor failed").with_protocol(PROTOCOL))
+    }
+}
