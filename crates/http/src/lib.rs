@@ -27,6 +27,8 @@ mod client;
 mod connection;
 pub mod cookie;
 pub mod decode;
+pub mod digest;
+mod field;
 mod incoming;
 mod key;
 mod middleware;
