@@ -256,7 +256,7 @@ async fn lend(
     timeouts: &Timeouts,
 ) -> Result<http::Response<Incoming>> {
     let back = Arc::new(Mutex::new(None));
-    let lent = Lent { body: Some(std::mem::take(body)), touched: false, back: back.clone() };
+    let lent = Lent { body: Some(body.spend()), touched: false, back: back.clone() };
     let result = exchange(lease, parts, lent, timeouts).await;
     if let Err(error) = &result
         && error.delivery() == Delivery::NotSent

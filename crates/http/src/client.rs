@@ -5,14 +5,18 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
+use crate::body::Body;
 use crate::builder::ClientBuilder;
 use crate::connection::Manager;
+use crate::cookie::CookieStore;
+use crate::decode::DecodeOptions;
+use crate::digest::{self, Digest};
 use crate::key::{Keepalive, Key, Kind};
 use crate::middleware::{Layer, Next};
 use crate::redirect::Redirect;
@@ -62,6 +66,9 @@ pub(crate) struct Settings {
     pub(crate) retry: Retry,
     pub(crate) keepalive: Keepalive,
     pub(crate) headers: HeaderMap,
+    pub(crate) cookies: Option<Arc<dyn CookieStore>>,
+    /// What is asked for, and undone, unless a request asks for something by itself.
+    pub(crate) decode: Option<(HeaderValue, DecodeOptions)>,
     pub(crate) https_only: bool,
     pub(crate) referer: bool,
     pub(crate) max_body: usize,
@@ -189,17 +196,24 @@ impl Client {
 
     async fn redirects(&self, request: &mut Request, timeouts: &Timeouts, started: clock::Instant) -> Result<Response> {
         let settings = &self.0.settings;
-        for (name, value) in &settings.headers {
-            if !request.parts.headers.contains_key(name) {
-                request.parts.headers.append(name, value.clone());
-            }
-        }
+        self.complete(request);
+        let decode = self.asks_for_codings(request);
+        let own_cookies = request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {
                 return Err(Error::usage("an http URL, and https alone is allowed").with_protocol(crate::PROTOCOL));
             }
-            let mut response = self.attempts(request, timeouts).await?;
+            if let Some(cookies) = settings.cookies.as_ref().filter(|_| !own_cookies) {
+                request.parts.headers.remove(header::COOKIE);
+                if let Some(value) = cookies.cookies_for(&request.parts.uri) {
+                    request.parts.headers.insert(header::COOKIE, value);
+                }
+            }
+            let mut response = self.authorized(request, timeouts).await?;
+            if let Some(cookies) = &settings.cookies {
+                cookies.set(&request.parts.uri, response.headers());
+            }
             let redirect = request.options.more.as_ref().and_then(|more| more.redirect.as_ref());
             let redirect = redirect.unwrap_or(&settings.redirect);
             let target = redirect.target(response.status(), response.headers(), &request.parts.uri, &visited)?;
@@ -208,13 +222,63 @@ impl Client {
                 let meta = response.meta_mut();
                 meta.redirects = visited;
                 meta.timings.total = clock::now().saturating_duration_since(started);
-                return Ok(response);
+                return match decode {
+                    Some(options) => response.decoded(&request.parts.method, options),
+                    None => Ok(response),
+                };
             };
             tracing::debug!(status = response.status().as_u16(), to = %crate::uri::Redacted(&to), "redirected");
             visited.push(request.parts.uri.clone());
             let redirect = redirect.clone();
             redirect.turn(request, response.status(), to, settings.referer);
         }
+    }
+
+    /// Adds the fields of every request.
+    fn complete(&self, request: &mut Request) {
+        for (name, value) in &self.0.settings.headers {
+            if !request.parts.headers.contains_key(name) {
+                request.parts.headers.append(name, value.clone());
+            }
+        }
+    }
+
+    /// Asks for compressed bodies, unless the caller asks for something by itself; a range is one of plain bytes.
+    fn asks_for_codings(&self, request: &mut Request) -> Option<&DecodeOptions> {
+        let (value, options) = self.0.settings.decode.as_ref()?;
+        let headers = &mut request.parts.headers;
+        if headers.contains_key(header::ACCEPT_ENCODING) || headers.contains_key(header::RANGE) {
+            return None;
+        }
+        headers.insert(header::ACCEPT_ENCODING, value.clone());
+        Some(options)
+    }
+
+    /// One request, and once more with the answer to a challenge where the caller gave credentials for one.
+    async fn authorized(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
+        let credentials = request.options.more.as_ref().and_then(|more| more.digest.clone());
+        let Some(credentials) = credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION))
+        else {
+            return self.attempts(request, timeouts).await;
+        };
+        let body = request.body.try_clone();
+        let mut response = self.attempts(request, timeouts).await?;
+        for turn in 0..2 {
+            let Some(body) = body.as_ref().and_then(Body::try_clone) else { break };
+            let challenges = digest::challenges(response.headers().get_all(header::WWW_AUTHENTICATE));
+            let Some(mut digest) = Digest::strongest(&challenges) else { break };
+            // A second refusal is one of the credentials, unless the server says that its nonce was too old.
+            if response.status() != StatusCode::UNAUTHORIZED || (turn > 0 && !digest.is_stale()) {
+                break;
+            }
+            let target = request.parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            let answer = digest.authorize(&credentials, &request.parts.method, &target, body.as_bytes())?;
+            request.parts.headers.insert(header::AUTHORIZATION, answer.value().clone());
+            request.body = body;
+            response = self.attempts(request, timeouts).await?;
+        }
+        request.parts.headers.remove(header::AUTHORIZATION);
+        Ok(response)
     }
 }
 

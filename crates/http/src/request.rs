@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method, Uri};
-use portolan_core::{Connector, Error, Hop, Limit, Result, Secret, Timeouts};
+use portolan_core::{Connector, Credentials, Error, Hop, Limit, Result, Secret, Timeouts};
 use portolan_pool::Retry;
 
 use crate::body::Body;
 use crate::client::Client;
 use crate::key::Keepalive;
+use crate::multipart::Form;
 use crate::redirect::Redirect;
 use crate::response::Response;
 use crate::uri::IntoUri;
@@ -41,6 +42,7 @@ pub(crate) struct More {
     pub(crate) redirect: Option<Redirect>,
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotent: Option<bool>,
+    pub(crate) digest: Option<Credentials>,
 }
 
 impl Options {
@@ -237,6 +239,25 @@ impl RequestBuilder {
         self.map(|request| {
             let value = crate::auth::bearer(&token.into())?;
             request.parts.headers.insert(header::AUTHORIZATION, value);
+            Ok(())
+        })
+    }
+
+    /// Answers a Digest challenge (RFC 7616): the request is sent once more with what the server asked for, if its body can
+    /// be had once more.
+    pub fn digest_auth(self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.map(|request| {
+            request.options.more().digest = Some(Credentials::new(user, password));
+            Ok(())
+        })
+    }
+
+    /// A body of form fields and files.
+    pub fn multipart(self, form: Form) -> Self {
+        self.map(|request| {
+            let (content_type, body) = form.encode()?;
+            request.parts.headers.insert(header::CONTENT_TYPE, content_type);
+            request.body = body.into();
             Ok(())
         })
     }

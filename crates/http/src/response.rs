@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::header::{self, HeaderMap};
 use http::response::Parts;
-use http::{Extensions, StatusCode, Uri, Version};
+use http::{Extensions, Method, StatusCode, Uri, Version};
 use http_body_util::{BodyDataStream, BodyExt};
 use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use crate::decode::{DecodeOptions, decode};
 use crate::incoming::Incoming;
 
 /// How long the parts of one call took: the connection's own phases are in [`ConnectionInfo::timings`].
@@ -244,6 +245,17 @@ impl Response {
     /// The body's data as a reader.
     pub fn into_reader(self) -> impl AsyncRead + Send + Unpin + 'static {
         StreamReader::new(futures_util::TryStreamExt::map_err(self.bytes_stream(), std::io::Error::other))
+    }
+
+    /// The same with its body made plain.
+    pub(crate) fn decoded(self, method: &Method, options: &DecodeOptions) -> Result<Self> {
+        if !self.headers().contains_key(header::CONTENT_ENCODING) {
+            return Ok(self);
+        }
+        let Whole { parts, body, meta } = *self.0;
+        let (parts, body) = decode(method, http::Response::from_parts(parts, body), options)?.into_parts();
+        let body = if body.is_coded() { Incoming::from_body(body) } else { body.into_inner() };
+        Ok(Self::new(parts, body, meta))
     }
 
     /// The body by itself.

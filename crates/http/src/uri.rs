@@ -145,11 +145,7 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri> {
 pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri> {
     let reference = without_fragment(reference).trim();
     let scheme = base.scheme_str().unwrap_or("http");
-    let has_scheme = reference.split_once(':').is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
-    });
-    if has_scheme {
+    if scheme_of(reference).is_some() {
         return parse(reference);
     }
     if let Some(rest) = reference.strip_prefix("//") {
@@ -172,6 +168,14 @@ pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri> {
     let (path, query) = target;
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     parse(&format!("{scheme}://{authority}{path}{query}"))
+}
+
+/// The scheme of a reference that has one.
+pub(crate) fn scheme_of(reference: &str) -> Option<&str> {
+    let (scheme, _) = reference.split_once(':')?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    valid.then_some(scheme)
 }
 
 /// RFC 3986 5.2.4.
