@@ -18,6 +18,7 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod alt_svc;
 mod attempt;
 mod auth;
 mod body;
@@ -29,6 +30,7 @@ pub mod cookie;
 pub mod decode;
 pub mod digest;
 mod field;
+pub mod hsts;
 mod incoming;
 mod key;
 mod middleware;
