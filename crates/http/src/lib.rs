@@ -23,6 +23,7 @@ mod attempt;
 mod auth;
 mod body;
 mod builder;
+pub mod cache;
 mod civil;
 mod client;
 mod connection;
