@@ -1,4 +1,4 @@
-//! Hops against the proxies that people run: squid, tinyproxy, dante, microsocks; what rides through them is Redis.
+//! Hops against the proxies that people run: squid, tinyproxy, dante, microsocks, OpenSSH; what rides through them is Redis.
 
 #![allow(
     clippy::disallowed_methods,
@@ -7,6 +7,8 @@
     clippy::unwrap_used,
     reason = "these are tests"
 )]
+
+mod ssh;
 
 use std::net::SocketAddr;
 use std::process::Command;

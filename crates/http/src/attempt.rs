@@ -37,7 +37,7 @@ impl Client {
             let outcome = self.versions(&request.parts, &mut request.body, more, timeouts).await;
             let (error, response) = match outcome {
                 Ok(mut response) => {
-                    response.meta.attempts = attempt;
+                    response.meta_mut().attempts = attempt;
                     match overloaded(&response) {
                         None => {
                             retry.succeeded();
@@ -122,7 +122,7 @@ impl Client {
             max_body: self.settings().max_body,
         };
         let (parts, body) = response.into_parts();
-        Ok(Response { parts, body, meta: Box::new(meta) })
+        Ok(Response::new(parts, body, meta))
     }
 }
 
@@ -256,7 +256,7 @@ async fn lend(
     timeouts: &Timeouts,
 ) -> Result<http::Response<Incoming>> {
     let back = Arc::new(Mutex::new(None));
-    let lent = Lent { body: Some(std::mem::take(body)), touched: false, back: back.clone() };
+    let lent = Lent { body: Some(body.spend()), touched: false, back: back.clone() };
     let result = exchange(lease, parts, lent, timeouts).await;
     if let Err(error) = &result
         && error.delivery() == Delivery::NotSent

@@ -31,9 +31,9 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
 
 /// Credentials in a URL become a field: they are never sent as a part of it.
 pub(crate) fn from_uri(parts: &mut Parts) {
-    let Some((user, host)) = parts.uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
-        return;
-    };
+    let Some(authority) = parts.uri.authority() else { return };
+    let Some(at) = memchr::memrchr(b'@', authority.as_str().as_bytes()) else { return };
+    let (user, host) = (&authority.as_str()[..at], &authority.as_str()[at + 1..]);
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     let decode = |text: &str| portolan_core::percent_decode(text).unwrap_or_else(|_| text.to_owned());
     let field = basic(&decode(user), &Secret::new(decode(password)));

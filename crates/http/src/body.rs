@@ -12,6 +12,8 @@ use portolan_core::BoxError;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
+use crate::multipart::FormBody;
+
 /// The body of a request: bytes at hand, or a stream of them. What is at hand, and what can be made anew, can be sent again.
 pub struct Body(Inner);
 
@@ -24,6 +26,8 @@ enum Inner {
     Stream(BoxBody),
     /// Made when it is needed, as often as it is needed.
     Made(Make, Option<BoxBody>),
+    /// It was sent, and there is no other.
+    Spent,
 }
 
 impl Body {
@@ -79,14 +83,19 @@ impl Body {
         match &self.0 {
             Inner::Empty => Some(Self::empty()),
             Inner::Bytes(bytes) => Some(Self(Inner::Bytes(bytes.clone()))),
-            Inner::Stream(_) => None,
+            Inner::Stream(_) | Inner::Spent => None,
             Inner::Made(make, _) => Some(Self(Inner::Made(Arc::clone(make), None))),
         }
     }
 
     /// Whether it can be sent again.
     pub fn is_replayable(&self) -> bool {
-        !matches!(self.0, Inner::Stream(_))
+        !matches!(self.0, Inner::Stream(_) | Inner::Spent)
+    }
+
+    /// Takes a body that can be sent once, and leaves a mark.
+    pub(crate) fn spend(&mut self) -> Self {
+        std::mem::replace(self, Self(Inner::Spent))
     }
 
     /// Makes what is made late, so that its length is known.
@@ -123,6 +132,16 @@ macro_rules! from_bytes {
 }
 from_bytes!(Vec<u8>, String, &'static [u8], &'static str, Box<[u8]>);
 
+impl From<FormBody> for Body {
+    /// In memory it can be sent again; streamed parts go once.
+    fn from(form: FormBody) -> Self {
+        match form.to_bytes() {
+            Some(bytes) => bytes.into(),
+            None => Self(Inner::Stream(Box::pin(Converted(Box::pin(form))))),
+        }
+    }
+}
+
 impl From<()> for Body {
     fn from((): ()) -> Self {
         Self::empty()
@@ -136,7 +155,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         match &mut this.0 {
-            Inner::Empty => Poll::Ready(None),
+            Inner::Empty | Inner::Spent => Poll::Ready(None),
             Inner::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.0 = Inner::Empty;
@@ -155,7 +174,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Inner::Empty => true,
+            Inner::Empty | Inner::Spent => true,
             Inner::Bytes(_) => false,
             Inner::Stream(body) => body.is_end_stream(),
             Inner::Made(_, made) => made.as_ref().is_some_and(|body| body.is_end_stream()),
@@ -164,7 +183,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Empty | Inner::Spent => SizeHint::with_exact(0),
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream(body) => body.size_hint(),
             Inner::Made(_, made) => made.as_ref().map(|body| body.size_hint()).unwrap_or_default(),
@@ -179,6 +198,7 @@ impl fmt::Debug for Body {
             Inner::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Inner::Stream(_) => f.write_str("Body(stream)"),
             Inner::Made(..) => f.write_str("Body(made anew)"),
+            Inner::Spent => f.write_str("Body(spent)"),
         }
     }
 }

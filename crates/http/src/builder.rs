@@ -12,6 +12,8 @@ use portolan_pool::{Budget, Pool, PoolOptions, Retry};
 
 use crate::client::{Client, Settings};
 use crate::connection::Manager;
+use crate::cookie::CookieStore;
+use crate::decode::{self, DecodeOptions};
 use crate::key::Keepalive;
 use crate::middleware::{Layer, Middleware};
 use crate::redirect::Redirect;
@@ -52,6 +54,8 @@ impl Default for ClientBuilder {
                 retry: Retry::new().retry_after_cap(Duration::from_secs(10)).budget(Budget::new(BUDGET)),
                 keepalive: None,
                 headers: HeaderMap::new(),
+                cookies: None,
+                decode: decode::accept_encoding().map(|value| (value, DecodeOptions::default())),
                 https_only: false,
                 referer: false,
                 max_body: MAX_BODY,
@@ -175,6 +179,26 @@ impl ClientBuilder {
     /// Who we are: `user-agent`. Default none.
     pub fn user_agent(self, text: &str) -> Result<Self> {
         self.default_header(http::header::USER_AGENT, text)
+    }
+
+    /// Keeps cookies in this jar: what responses set is said again to whom it concerns. The jar can be shared, and saved.
+    #[cfg(feature = "cookies")]
+    pub fn cookie_jar(self, jar: Arc<crate::cookie::Jar>) -> Self {
+        self.cookie_store(jar)
+    }
+
+    /// Keeps cookies in a store of your own.
+    pub fn cookie_store(mut self, store: impl CookieStore + 'static) -> Self {
+        self.settings.cookies = Some(Arc::new(store));
+        self
+    }
+
+    /// How much a compressed response may grow; `None` asks for no compression and undoes none. Default: what this build can
+    /// undo is asked for, and may grow to 400 times its size.
+    pub fn decompression(mut self, options: impl Into<Option<DecodeOptions>>) -> Self {
+        let options: Option<DecodeOptions> = options.into();
+        self.settings.decode = options.and_then(|options| Some((decode::accept_encoding()?, options)));
+        self
     }
 
     /// Refuses http URLs, in redirects too. Default off.

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
+use crate::body::Body;
 use crate::builder::ClientBuilder;
 use crate::connection::Manager;
+use crate::cookie::CookieStore;
+use crate::decode::DecodeOptions;
+use crate::digest::{self, Digest};
 use crate::key::{Keepalive, Key, Kind};
 use crate::middleware::{Layer, Next};
 use crate::redirect::Redirect;
@@ -34,7 +39,22 @@ struct Inner {
     pool: Pool<Manager>,
     settings: Settings,
     layers: Vec<Arc<dyn Layer>>,
-    keys: Mutex<HashMap<(bool, Kind, Authority), Key>>,
+    keys: Mutex<HashMap<Place, Key>>,
+}
+
+/// Under what a key is kept at hand: the URL's own text, in whatever case.
+#[derive(PartialEq, Eq)]
+struct Place {
+    tls: bool,
+    kind: Kind,
+    authority: Authority,
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // In one piece: the type's own is byte by byte. Two cases of one name are two places and lead to equal keys.
+        state.write(self.authority.as_str().as_bytes());
+    }
 }
 
 /// What holds for every request that doesn't say otherwise.
@@ -46,6 +66,9 @@ pub(crate) struct Settings {
     pub(crate) retry: Retry,
     pub(crate) keepalive: Keepalive,
     pub(crate) headers: HeaderMap,
+    pub(crate) cookies: Option<Arc<dyn CookieStore>>,
+    /// What is asked for, and undone, unless a request asks for something by itself.
+    pub(crate) decode: Option<(HeaderValue, DecodeOptions)>,
     pub(crate) https_only: bool,
     pub(crate) referer: bool,
     pub(crate) max_body: usize,
@@ -101,10 +124,14 @@ impl Client {
     ///
     /// A status that says no is no error here: see [`Response::error_for_status`].
     pub async fn execute(&self, request: Request) -> Result<Response> {
+        self.run(Box::new(request)).await
+    }
+
+    pub(crate) async fn run(&self, mut request: Box<Request>) -> Result<Response> {
         if self.0.layers.is_empty() {
-            return self.follow(request).await;
+            return self.follow(&mut request).await;
         }
-        Next { client: self, layers: &self.0.layers }.run(request).await
+        Next { client: self, layers: &self.0.layers }.run(*request).await
     }
 
     /// The way to servers.
@@ -136,7 +163,7 @@ impl Client {
             return Key::new(uri, kind, Some(connector.clone()));
         }
         let Some(authority) = uri.authority() else { return Key::new(uri, kind, None) };
-        let place = (uri.scheme_str() == Some("https"), kind, authority.clone());
+        let place = Place { tls: uri.scheme_str() == Some("https"), kind, authority: authority.clone() };
         let mut keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&place) {
             return Ok(key.clone());
@@ -150,14 +177,14 @@ impl Client {
     }
 
     /// The call below all middleware: redirects around repetitions around attempts, all within the total bound.
-    pub(crate) async fn follow(&self, mut request: Request) -> Result<Response> {
+    pub(crate) async fn follow(&self, request: &mut Request) -> Result<Response> {
         let started = clock::now();
         let timeouts = request.options.timeouts.over(&self.0.settings.timeouts);
         let total = timeouts.total_limit();
         let response = match total {
-            None => self.redirects(&mut request, &timeouts, started).await?,
+            None => self.redirects(request, &timeouts, started).await?,
             Some(_) => {
-                let work = Box::pin(self.redirects(&mut request, &timeouts, started));
+                let work = Box::pin(self.redirects(request, &timeouts, started));
                 clock::within(total, Phase::Total, work).await.map_err(|error| error.with_protocol(crate::PROTOCOL))?
             }
         };
@@ -169,31 +196,89 @@ impl Client {
 
     async fn redirects(&self, request: &mut Request, timeouts: &Timeouts, started: clock::Instant) -> Result<Response> {
         let settings = &self.0.settings;
-        for (name, value) in &settings.headers {
-            if !request.parts.headers.contains_key(name) {
-                request.parts.headers.append(name, value.clone());
-            }
-        }
+        self.complete(request);
+        let decode = self.asks_for_codings(request);
+        let own_cookies = request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {
                 return Err(Error::usage("an http URL, and https alone is allowed").with_protocol(crate::PROTOCOL));
             }
-            let mut response = self.attempts(request, timeouts).await?;
+            if let Some(cookies) = settings.cookies.as_ref().filter(|_| !own_cookies) {
+                request.parts.headers.remove(header::COOKIE);
+                if let Some(value) = cookies.cookies_for(&request.parts.uri) {
+                    request.parts.headers.insert(header::COOKIE, value);
+                }
+            }
+            let mut response = self.authorized(request, timeouts).await?;
+            if let Some(cookies) = &settings.cookies {
+                cookies.set(&request.parts.uri, response.headers());
+            }
             let redirect = request.options.more.as_ref().and_then(|more| more.redirect.as_ref());
             let redirect = redirect.unwrap_or(&settings.redirect);
             let target = redirect.target(response.status(), response.headers(), &request.parts.uri, &visited)?;
             let target = target.filter(|_| keeps_going(response.status(), request));
             let Some(to) = target else {
-                response.meta.redirects = visited;
-                response.meta.timings.total = clock::now().saturating_duration_since(started);
-                return Ok(response);
+                let meta = response.meta_mut();
+                meta.redirects = visited;
+                meta.timings.total = clock::now().saturating_duration_since(started);
+                return match decode {
+                    Some(options) => response.decoded(&request.parts.method, options),
+                    None => Ok(response),
+                };
             };
             tracing::debug!(status = response.status().as_u16(), to = %crate::uri::Redacted(&to), "redirected");
             visited.push(request.parts.uri.clone());
             let redirect = redirect.clone();
             redirect.turn(request, response.status(), to, settings.referer);
         }
+    }
+
+    /// Adds the fields of every request.
+    fn complete(&self, request: &mut Request) {
+        for (name, value) in &self.0.settings.headers {
+            if !request.parts.headers.contains_key(name) {
+                request.parts.headers.append(name, value.clone());
+            }
+        }
+    }
+
+    /// Asks for compressed bodies, unless the caller asks for something by itself; a range is one of plain bytes.
+    fn asks_for_codings(&self, request: &mut Request) -> Option<&DecodeOptions> {
+        let (value, options) = self.0.settings.decode.as_ref()?;
+        let headers = &mut request.parts.headers;
+        if headers.contains_key(header::ACCEPT_ENCODING) || headers.contains_key(header::RANGE) {
+            return None;
+        }
+        headers.insert(header::ACCEPT_ENCODING, value.clone());
+        Some(options)
+    }
+
+    /// One request, and once more with the answer to a challenge where the caller gave credentials for one.
+    async fn authorized(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
+        let credentials = request.options.more.as_ref().and_then(|more| more.digest.clone());
+        let Some(credentials) = credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION))
+        else {
+            return self.attempts(request, timeouts).await;
+        };
+        let body = request.body.try_clone();
+        let mut response = self.attempts(request, timeouts).await?;
+        for turn in 0..2 {
+            let Some(body) = body.as_ref().and_then(Body::try_clone) else { break };
+            let challenges = digest::challenges(response.headers().get_all(header::WWW_AUTHENTICATE));
+            let Some(mut digest) = Digest::strongest(&challenges) else { break };
+            // A second refusal is one of the credentials, unless the server says that its nonce was too old.
+            if response.status() != StatusCode::UNAUTHORIZED || (turn > 0 && !digest.is_stale()) {
+                break;
+            }
+            let target = request.parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            let answer = digest.authorize(&credentials, &request.parts.method, &target, body.as_bytes())?;
+            request.parts.headers.insert(header::AUTHORIZATION, answer.value().clone());
+            request.body = body;
+            response = self.attempts(request, timeouts).await?;
+        }
+        request.parts.headers.remove(header::AUTHORIZATION);
+        Ok(response)
     }
 }
 

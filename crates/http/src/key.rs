@@ -1,13 +1,16 @@
 //! What makes two connections interchangeable.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::Uri;
 use portolan_core::{Connector, Endpoint, Error, Result};
+
+/// Names come from outside: what they hash to must not be foreseen.
+static RANDOM: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Which versions a connection may be of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +44,8 @@ pub(crate) struct Origin {
     pub(crate) connector: Option<Connector>,
     /// 0: not known, 1: one user at a time, 2: many.
     shared: AtomicU8,
+    /// Of all the above: the pool looks a key up several times for each request.
+    hash: u64,
 }
 
 impl Key {
@@ -65,16 +70,20 @@ impl Key {
             Kind::Auto | Kind::H1 => 1,
             Kind::H2 | Kind::H3 => 2,
         });
-        Self { origin: Arc::new(Origin { endpoint, tls, kind, name, connector, shared }), keepalive: None }
+        Self::of(Origin { endpoint, tls, kind, name, connector, shared, hash: 0 })
+    }
+
+    fn of(mut origin: Origin) -> Self {
+        origin.hash = RANDOM.hash_one((&origin.name, &origin.endpoint, origin.kind));
+        Self { origin: Arc::new(origin), keepalive: None }
     }
 
     /// The same origin served by another endpoint (RFC 7838 2.1).
     pub(crate) fn alternative(&self, endpoint: Endpoint, kind: Kind) -> Self {
         let origin = &self.origin;
-        let mut key = Self::to(endpoint, true, kind, origin.connector.clone());
-        if let Some(made) = Arc::get_mut(&mut key.origin) {
-            made.name.clone_from(&origin.name);
-        }
+        let (name, connector) = (origin.name.clone(), origin.connector.clone());
+        let shared = AtomicU8::new(if kind == Kind::Auto { 0 } else { 2 });
+        let key = Self::of(Origin { endpoint, tls: true, kind, name, connector, shared, hash: 0 });
         key.with_keepalive(self.keepalive)
     }
 
@@ -113,7 +122,12 @@ impl PartialEq for Key {
             _ => false,
         };
         Arc::ptr_eq(&self.origin, &other.origin)
-            || (a.kind == b.kind && a.tls == b.tls && a.endpoint == b.endpoint && a.name == b.name && same_way())
+            || (a.hash == b.hash
+                && a.kind == b.kind
+                && a.tls == b.tls
+                && a.endpoint == b.endpoint
+                && a.name == b.name
+                && same_way())
     }
 }
 
@@ -121,8 +135,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.origin.name.hash(state);
-        (self.origin.endpoint.port(), self.origin.kind).hash(state);
+        state.write_u64(self.origin.hash);
     }
 }
 

@@ -54,10 +54,10 @@ pub struct Next<'a> {
 
 impl Next<'_> {
     /// Sends the request on.
-    pub async fn run(self, request: Request) -> Result<Response> {
+    pub async fn run(self, mut request: Request) -> Result<Response> {
         match self.layers.split_first() {
             Some((layer, layers)) => layer.call(request, Next { client: self.client, layers }).await,
-            None => self.client.follow(request).await,
+            None => self.client.follow(&mut request).await,
         }
     }
 }

@@ -90,13 +90,15 @@ impl Redirect {
         let broken = |error: Error| {
             Error::new(Kind::Protocol, format!("expected a URL in location, saw {location:?}")).with_source(error)
         };
+        let foreign = uri::scheme_of(location.trim())
+            .is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https"));
+        if foreign {
+            return Err(answered(Error::new(Kind::Unsupported, "a redirect to what is neither http nor https")));
+        }
         let to = uri::resolve(from, &location).map_err(|error| answered(broken(error)))?;
         let hop = Hop { status, from, to: &to, count: visited.len() };
         if self.rule.as_ref().is_some_and(|rule| !rule(&hop)) {
             return Ok(None);
-        }
-        if !matches!(to.scheme_str(), Some("http" | "https")) || to.host().is_none() {
-            return Err(answered(Error::new(Kind::Unsupported, "a redirect to what is neither http nor https")));
         }
         if from.scheme_str() == Some("https") && to.scheme_str() == Some("http") && !self.downgrade {
             return Err(answered(Error::new(Kind::Blocked, "a redirect from https to http")));

@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method, Uri};
-use portolan_core::{Connector, Error, Hop, Limit, Result, Secret, Timeouts};
+use portolan_core::{Connector, Credentials, Error, Hop, Limit, Result, Secret, Timeouts};
 use portolan_pool::Retry;
 
 use crate::body::Body;
 use crate::client::Client;
 use crate::key::Keepalive;
+use crate::multipart::Form;
 use crate::redirect::Redirect;
 use crate::response::Response;
 use crate::uri::IntoUri;
@@ -41,6 +42,7 @@ pub(crate) struct More {
     pub(crate) redirect: Option<Redirect>,
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotent: Option<bool>,
+    pub(crate) digest: Option<Credentials>,
 }
 
 impl Options {
@@ -133,7 +135,7 @@ impl fmt::Debug for Request {
 #[derive(Debug)]
 pub struct RequestBuilder {
     client: Client,
-    request: Result<Request>,
+    request: Result<Box<Request>>,
 }
 
 impl RequestBuilder {
@@ -141,7 +143,7 @@ impl RequestBuilder {
         let request = uri.map(|uri| {
             let mut request = Request::new(method, uri);
             crate::auth::from_uri(&mut request.parts);
-            request
+            Box::new(request)
         });
         Self { client, request }
     }
@@ -237,6 +239,25 @@ impl RequestBuilder {
         self.map(|request| {
             let value = crate::auth::bearer(&token.into())?;
             request.parts.headers.insert(header::AUTHORIZATION, value);
+            Ok(())
+        })
+    }
+
+    /// Answers a Digest challenge (RFC 7616): the request is sent once more with what the server asked for, if its body can
+    /// be had once more.
+    pub fn digest_auth(self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.map(|request| {
+            request.options.more().digest = Some(Credentials::new(user, password));
+            Ok(())
+        })
+    }
+
+    /// A body of form fields and files.
+    pub fn multipart(self, form: Form) -> Self {
+        self.map(|request| {
+            let (content_type, body) = form.encode()?;
+            request.parts.headers.insert(header::CONTENT_TYPE, content_type);
+            request.body = body.into();
             Ok(())
         })
     }
@@ -360,12 +381,12 @@ impl RequestBuilder {
 
     /// The request as it stands.
     pub fn build(self) -> Result<Request> {
-        self.request
+        self.request.map(|request| *request)
     }
 
     /// Sends it, and waits for the head of the response. Dropping the future cancels the call.
     pub async fn send(self) -> Result<Response> {
-        self.client.execute(self.request?).await
+        self.client.run(self.request?).await
     }
 }
 

@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::header::{self, HeaderMap};
 use http::response::Parts;
-use http::{Extensions, StatusCode, Uri, Version};
+use http::{Extensions, Method, StatusCode, Uri, Version};
 use http_body_util::{BodyDataStream, BodyExt};
 use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use crate::decode::{DecodeOptions, decode};
 use crate::incoming::Incoming;
 
 /// How long the parts of one call took: the connection's own phases are in [`ConnectionInfo::timings`].
@@ -30,10 +31,13 @@ pub struct Timings {
 }
 
 /// A response whose head has come; its body is read as it is asked for.
-pub struct Response {
+pub struct Response(Box<Whole>);
+
+/// One piece of memory: a response is handed on from layer to layer.
+pub(crate) struct Whole {
     pub(crate) parts: Parts,
     pub(crate) body: Incoming,
-    pub(crate) meta: Box<Meta>,
+    pub(crate) meta: Meta,
 }
 
 /// What is known besides.
@@ -61,77 +65,85 @@ impl Response {
             attempts: 0,
             max_body: crate::builder::MAX_BODY,
         };
-        Self { parts, body: body.into(), meta: Box::new(meta) }
+        Self::new(parts, body.into(), meta)
+    }
+
+    pub(crate) fn new(parts: Parts, body: Incoming, meta: Meta) -> Self {
+        Self(Box::new(Whole { parts, body, meta }))
+    }
+
+    pub(crate) fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.0.meta
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.parts.status
+        self.0.parts.status
     }
 
     /// The version it came by.
     pub fn version(&self) -> Version {
-        self.parts.version
+        self.0.parts.version
     }
 
     /// The fields.
     pub fn headers(&self) -> &HeaderMap {
-        &self.parts.headers
+        &self.0.parts.headers
     }
 
     /// The fields, to be changed.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.parts.headers
+        &mut self.0.parts.headers
     }
 
     /// What middleware and the engines passed along.
     pub fn extensions(&self) -> &Extensions {
-        &self.parts.extensions
+        &self.0.parts.extensions
     }
 
     /// What middleware passes along, to be changed.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
-        &mut self.parts.extensions
+        &mut self.0.parts.extensions
     }
 
     /// Where it came from: after redirects, the last URL.
     pub fn uri(&self) -> &Uri {
-        &self.meta.uri
+        &self.0.meta.uri
     }
 
     /// The URLs that redirected here, the first one first.
     pub fn redirects(&self) -> &[Uri] {
-        &self.meta.redirects
+        &self.0.meta.redirects
     }
 
     /// The connection it came by: addresses, hops, TLS, and how long each phase took when it was made.
     pub fn connection_info(&self) -> &ConnectionInfo {
-        &self.meta.info
+        &self.0.meta.info
     }
 
     /// Whether the connection had been used before.
     pub fn is_reused(&self) -> bool {
-        self.meta.reused
+        self.0.meta.reused
     }
 
     /// The address at the other end of our socket: the first proxy's, where there is one.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.meta.info.peer
+        self.0.meta.info.peer
     }
 
     /// How long the parts of this call took.
     pub fn timings(&self) -> Timings {
-        self.meta.timings
+        self.0.meta.timings
     }
 
     /// How often the last request was sent: more than once if it was tried again.
     pub fn attempts(&self) -> u32 {
-        self.meta.attempts
+        self.0.meta.attempts
     }
 
     /// The body's length, where it is known before it is read.
     pub fn content_length(&self) -> Option<u64> {
-        http_body::Body::size_hint(&self.body).exact()
+        http_body::Body::size_hint(&self.0.body).exact()
     }
 
     /// An error for a status of 400 and above: [`Kind::Server`] with the status as its code, and [`Failed`] as its reply.
@@ -140,9 +152,9 @@ impl Response {
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(self);
         }
-        let message = format!("{status} from {}", crate::uri::Redacted(&self.meta.uri));
-        let after = retry_after(&self.parts.headers);
-        let reply = Failed { status, headers: self.parts.headers };
+        let message = format!("{status} from {}", crate::uri::Redacted(&self.0.meta.uri));
+        let after = retry_after(&self.0.parts.headers);
+        let reply = Failed { status, headers: self.0.parts.headers };
         let error = Error::from_server(crate::PROTOCOL, message, reply).with_code(i64::from(status.as_u16()));
         Err(match after {
             Some(after) => error.with_retry_after(after),
@@ -153,14 +165,14 @@ impl Response {
     /// The next piece of the body; `None` at its end. Cancel safe.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
-            match self.body.frame().await.transpose()? {
+            match self.0.body.frame().await.transpose()? {
                 None => return Ok(None),
                 Some(frame) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => return Ok(Some(data)),
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.parts.extensions.insert(Trailers(trailers));
+                            self.0.parts.extensions.insert(Trailers(trailers));
                         }
                     }
                 },
@@ -170,7 +182,7 @@ impl Response {
 
     /// The trailers, once the body has been read to its end by [`chunk`](Self::chunk).
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.parts.extensions.get::<Trailers>().map(|trailers| &trailers.0)
+        self.0.parts.extensions.get::<Trailers>().map(|trailers| &trailers.0)
     }
 
     /// The whole body, within the client's limit ([`ClientBuilder::max_body`](crate::ClientBuilder::max_body)).
@@ -180,7 +192,7 @@ impl Response {
 
     /// The whole body and its trailers.
     pub async fn collect(mut self) -> Result<(Bytes, Option<HeaderMap>)> {
-        let max = self.meta.max_body;
+        let max = self.0.meta.max_body;
         let too_long = || {
             let error = Error::new(Kind::Limit, format!("a body of more than {max} bytes"));
             error.with_delivery(Delivery::Answered).with_phase(Phase::Idle).with_protocol(crate::PROTOCOL)
@@ -205,12 +217,12 @@ impl Response {
     }
 
     fn take_trailers(&mut self) -> Option<HeaderMap> {
-        self.parts.extensions.remove::<Trailers>().map(|trailers| trailers.0)
+        self.0.parts.extensions.remove::<Trailers>().map(|trailers| trailers.0)
     }
 
     /// The whole body as text.
     pub async fn text(self) -> Result<String> {
-        let content_type = self.parts.headers.get(header::CONTENT_TYPE).cloned();
+        let content_type = self.0.parts.headers.get(header::CONTENT_TYPE).cloned();
         let bytes = self.bytes().await?;
         Ok(crate::text::decode(content_type.as_ref(), &bytes))
     }
@@ -227,7 +239,7 @@ impl Response {
 
     /// The body's data, piece by piece.
     pub fn bytes_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static {
-        BodyDataStream::new(self.body)
+        BodyDataStream::new(self.0.body)
     }
 
     /// The body's data as a reader.
@@ -235,19 +247,32 @@ impl Response {
         StreamReader::new(futures_util::TryStreamExt::map_err(self.bytes_stream(), std::io::Error::other))
     }
 
+    /// The same with its body made plain.
+    pub(crate) fn decoded(self, method: &Method, options: &DecodeOptions) -> Result<Self> {
+        if !self.headers().contains_key(header::CONTENT_ENCODING) {
+            return Ok(self);
+        }
+        let Whole { parts, body, meta } = *self.0;
+        let (parts, body) = decode(method, http::Response::from_parts(parts, body), options)?.into_parts();
+        let body = if body.is_coded() { Incoming::from_body(body) } else { body.into_inner() };
+        Ok(Self::new(parts, body, meta))
+    }
+
     /// The body by itself.
     pub fn into_body(self) -> Incoming {
-        self.body
+        self.0.body
     }
 
     /// The same in the types of the `http` crate.
     pub fn into_http(self) -> http::Response<Incoming> {
-        http::Response::from_parts(self.parts, self.body)
+        let Whole { parts, body, .. } = *self.0;
+        http::Response::from_parts(parts, body)
     }
 
     /// The same response with another body, made of its own: for middleware.
     pub fn map_body(self, change: impl FnOnce(Incoming) -> Incoming) -> Self {
-        Self { parts: self.parts, body: change(self.body), meta: self.meta }
+        let Whole { parts, body, meta } = *self.0;
+        Self::new(parts, change(body), meta)
     }
 }
 
@@ -280,7 +305,7 @@ impl fmt::Debug for Response {
         f.debug_struct("Response")
             .field("status", &self.status())
             .field("version", &self.version())
-            .field("uri", &crate::uri::Redacted(&self.meta.uri))
+            .field("uri", &crate::uri::Redacted(&self.0.meta.uri))
             .finish_non_exhaustive()
     }
 }

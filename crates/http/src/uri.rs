@@ -43,18 +43,30 @@ impl IntoUri for &String {
 
 /// Parses a URL. A space or a letter beyond ASCII in the path or the query is encoded, as browsers do.
 pub(crate) fn parse(text: &str) -> Result<Uri> {
-    let text = text.split('#').next().unwrap_or_default();
-    let parsed = if text.bytes().all(|byte| byte.is_ascii_graphic() && !is_unwise(byte)) {
-        text.parse()
-    } else {
-        encoded(text.trim()).parse()
-    };
+    let text = without_fragment(text);
+    let parsed =
+        if text.bytes().all(|byte| PLAIN[usize::from(byte)]) { text.parse() } else { encoded(text.trim()).parse() };
     // Never quote the text: it may hold a password.
     parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
 }
 
+fn without_fragment(text: &str) -> &str {
+    memchr::memchr(b'#', text.as_bytes()).map_or(text, |at| &text[..at])
+}
+
+/// Bytes that a URL may hold as they are.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        plain[byte as usize] = byte.is_ascii_graphic() && !is_unwise(byte);
+        byte += 1;
+    }
+    plain
+};
+
 /// What http::Uri refuses and browsers encode.
-fn is_unwise(byte: u8) -> bool {
+const fn is_unwise(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
@@ -131,13 +143,9 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri> {
 
 /// A reference against a base (RFC 3986 5.2).
 pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri> {
-    let reference = reference.split('#').next().unwrap_or_default().trim();
+    let reference = without_fragment(reference).trim();
     let scheme = base.scheme_str().unwrap_or("http");
-    let has_scheme = reference.split_once(':').is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
-    });
-    if has_scheme {
+    if scheme_of(reference).is_some() {
         return parse(reference);
     }
     if let Some(rest) = reference.strip_prefix("//") {
@@ -160,6 +168,14 @@ pub(crate) fn resolve(base: &Uri, reference: &str) -> Result<Uri> {
     let (path, query) = target;
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     parse(&format!("{scheme}://{authority}{path}{query}"))
+}
+
+/// The scheme of a reference that has one.
+pub(crate) fn scheme_of(reference: &str) -> Option<&str> {
+    let (scheme, _) = reference.split_once(':')?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    valid.then_some(scheme)
 }
 
 /// RFC 3986 5.2.4.

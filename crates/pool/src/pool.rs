@@ -256,15 +256,16 @@ impl<M: Manage> Place<M> {
             evict(&Arc::downgrade(pool), &self.key);
         }
         let lease = Lease { pool: pool.clone(), key: self.key.clone(), conn: Some(conn), tag, shared, discard: false };
-        // One connection serves as many as it has room for; one that is nobody else's serves none, and they make their own.
+        // One connection serves as many as it has room for, and the next one makes another; where it turned out to be
+        // nobody else's, they all make their own.
         let room = if shared {
             capacity
         } else if told {
             pool.options.per_key
         } else {
-            1
+            0
         };
-        for _ in 1..room {
+        for _ in 0..room {
             if !pool.wake(&self.key, false) {
                 break;
             }

@@ -53,7 +53,7 @@ pub(crate) static ROWS: &[Protocol] = &[
         tls: TlsForm::Never,
         spec: "SOCKS 4A (Ying-Da Lee)",
         feature: None,
-        status: Status::Unproven,
+        status: Status::Works,
     },
     Protocol {
         name: "socks5",

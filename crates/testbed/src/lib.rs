@@ -2,10 +2,12 @@
 //!
 //! Any crate may have it as a dev-dependency; nothing that is published may use it otherwise.
 //!
-//! - [`Server`] starts an installed server from a [`Spec`] on a free port and ends it when dropped. A suite that misses its
+//! - [`Service`] says which installed server to start; the [`Server`] is ended when dropped, or when the test is killed. A suite that misses its
 //!   server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
 //! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
 //! - [`rogue`] plays peers that misbehave to the byte, from a script.
+//! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.
+//! - [`netns`] gives a test a network of its own, with interfaces, broadcast and privileged ports (Linux).
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
 //! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
 
@@ -20,6 +22,10 @@
 )]
 
 mod certs;
+mod guard;
+#[cfg(target_os = "linux")]
+pub mod netns;
+pub mod record;
 mod replay;
 pub mod rogue;
 mod server;
@@ -28,5 +34,5 @@ mod wall;
 
 pub use certs::{Certs, Leaf, Pem};
 pub use replay::{Fault, Outcome, Tape};
-pub use server::{Server, Spec, find, folder, free_port, record, required};
+pub use server::{Server, Service, Spec, find, folder, free_port, record, required};
 pub use tls::ServerTls;

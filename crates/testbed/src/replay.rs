@@ -6,13 +6,14 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portolan_core::{Error, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+use crate::record::{Raw, RawWhat, Recorder, Side};
 
 /// How long a client may take to end by itself; its own deadlines are far shorter.
 const LATEST: Duration = Duration::from_secs(10);
@@ -59,20 +60,20 @@ pub struct Outcome {
 impl Tape {
     /// Records what `client` and the server at `server` say to each other.
     pub async fn record<F: Future<Output = ()>>(server: SocketAddr, client: impl FnOnce(SocketAddr) -> F) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let tape = Arc::new(Mutex::new((0, Self::default())));
-        let kept = tape.clone();
-        let proxy = tokio::spawn(async move {
-            let (near, _) = listener.accept().await.expect("the client connects");
-            let far = TcpStream::connect(server).await.expect("the server is there");
-            pass(near, far, &kept).await;
-        });
-        client(addr).await;
-        proxy.await.expect("the proxy ends with its connections");
-        let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(!tape.1.turns.is_empty(), "the server said nothing");
-        tape.1.clone()
+        let recorder = Recorder::tcp(server).await;
+        client(recorder.addr()).await;
+        let mut tape = Self::default();
+        let mut heard = 0;
+        for Raw { side, what, .. } in recorder.finish_raw().await {
+            let RawWhat::Said(bytes) = what else { continue };
+            match (side, tape.turns.last_mut()) {
+                (Side::Client, _) => heard += bytes.len(),
+                (_, Some((before, said))) if *before == heard => said.extend(bytes),
+                _ => tape.turns.push((heard, bytes)),
+            }
+        }
+        assert!(!tape.turns.is_empty(), "the server said nothing");
+        tape
     }
 
     /// How many bytes the server said.
@@ -186,38 +187,4 @@ impl Tape {
         while stream.read(&mut room).await? > 0 {}
         Ok(())
     }
-}
-
-/// Carries bytes both ways and writes the server's down, with how much the client had said by then.
-async fn pass(near: TcpStream, far: TcpStream, tape: &Mutex<(usize, Tape)>) {
-    let (mut near_in, mut near_out) = near.into_split();
-    let (mut far_in, mut far_out) = far.into_split();
-    let up = async {
-        let mut room = [0; 16 * 1024];
-        while let Ok(n @ 1..) = near_in.read(&mut room).await {
-            tape.lock().unwrap_or_else(PoisonError::into_inner).0 += n;
-            if far_out.write_all(&room[..n]).await.is_err() {
-                break;
-            }
-        }
-        let _ = far_out.shutdown().await;
-    };
-    let down = async {
-        let mut room = [0; 16 * 1024];
-        while let Ok(n @ 1..) = far_in.read(&mut room).await {
-            {
-                let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-                let after = tape.0;
-                match tape.1.turns.last_mut() {
-                    Some((before, bytes)) if *before == after => bytes.extend_from_slice(&room[..n]),
-                    _ => tape.1.turns.push((after, room[..n].to_vec())),
-                }
-            }
-            if near_out.write_all(&room[..n]).await.is_err() {
-                break;
-            }
-        }
-        let _ = near_out.shutdown().await;
-    };
-    tokio::join!(up, down);
 }

@@ -56,6 +56,7 @@ where
         }
         let agreed = request.verify_extended(&options, &Response::from_parts(parts, ()))?;
         options = options.agreed(agreed.deflate);
+        options.ends_first = true;
         Ok(Self::from_stream(Duplex::new(body, out), options).with_subprotocol(agreed.subprotocol))
     }
 }

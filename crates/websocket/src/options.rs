@@ -17,6 +17,8 @@ pub struct Options {
     pub(crate) keepalive: Option<(Duration, Duration)>,
     pub(crate) control_messages: bool,
     pub(crate) early: bytes::Bytes,
+    /// The transport is a stream of HTTP/2 or HTTP/3: nothing is gained by letting the server end it.
+    pub(crate) ends_first: bool,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             keepalive: None,
             control_messages: false,
             early: bytes::Bytes::new(),
+            ends_first: false,
         }
     }
 }

@@ -24,7 +24,8 @@ const READ_MOST: usize = 64 << 10;
 const READ_LEAST: usize = 1 << 10;
 /// The most that is reserved on the word of a frame's header alone.
 const RESERVE: usize = 1 << 20;
-/// How long a peer that broke a rule may take to hear of it: closing at once would reset the connection, and it would not.
+/// How long the peer may take to end the connection after both have said Close; and how long one that broke a rule may take to
+/// hear of it, since closing at once would reset the connection, and it would not.
 const LINGER: Duration = Duration::from_secs(1);
 /// A buffer made for a long frame is let go after this many reads that had no use for it.
 const SHRINK_AFTER: u8 = 16;
@@ -313,23 +314,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
     /// do we; what is not done in time is left.
     fn poll_end(&mut self, wakers: Wakers<'_>) -> Poll<Result<()>> {
         let mut cx = Context::from_waker(wakers.read);
-        let late = self.core.alarm.poll(&mut cx).is_ready();
+        let mut late = self.core.alarm.poll(&mut cx).is_ready();
         if !late && !self.core.shut {
             let mut write = Context::from_waker(wakers.write);
             let written = ready!(self.core.out.poll_write(&mut self.io, &mut write, true));
-            // A server ends the connection at once; a client only when the server does, or has broken the rules.
+            // A server ends the connection at once; a client only when the server does (RFC 6455 7.1.1, it spares the server the
+            // TIME-WAIT), or has broken the rules. A stream of HTTP/2 has no TIME-WAIT.
             if written.is_ok() && !self.core.waits_for_eof() {
                 let _ = ready!(Pin::new(&mut self.io).poll_shutdown(&mut write));
             }
             self.core.shut = true;
+            self.core.alarm.after(Some(self.core.options.close_timeout.min(LINGER)));
+            late = self.core.alarm.poll(&mut cx).is_ready();
         }
         while !late {
             self.core.input.clear();
             self.core.input.reserve(READ_LEAST);
-            match poll_read_buf(Pin::new(&mut self.io), &mut cx, &mut self.core.input) {
-                Poll::Ready(Ok(0) | Err(_)) => break,
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return Poll::Pending,
+            match ready!(poll_read_buf(Pin::new(&mut self.io), &mut cx, &mut self.core.input)) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
             }
         }
         if self.core.waits_for_eof() {
@@ -424,7 +427,7 @@ impl Core {
     }
 
     fn waits_for_eof(&self) -> bool {
-        self.phase == Stage::Ending && self.options.role == crate::codec::Role::Client
+        self.phase == Stage::Ending && self.options.role == crate::codec::Role::Client && !self.options.ends_first
     }
 
     fn make_room(&mut self) {

@@ -74,12 +74,12 @@ async fn a_peer_that_never_confirms_is_left_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_confirms_and_then_stays_is_left_at_the_deadline_without_an_error() {
+async fn a_peer_that_confirms_and_then_stays_is_left_after_a_second_without_an_error() {
     let (mut socket, mut peer) = raw(Options::new());
     peer.send(close(1000, b"")).await;
     let started = clock::now();
     assert!(socket.close(CloseCode::NORMAL, "").await.is_ok());
-    assert_eq!(clock::now() - started, Duration::from_secs(5));
+    assert_eq!(clock::now() - started, Duration::from_secs(1));
     peer.expect_close(Some(1000)).await;
     peer.expect_end().await;
 }

@@ -148,6 +148,7 @@ impl Player {
             Step::Expect(bytes) => self.expect(bytes).await,
             Step::ExpectUntil(end) => self.expect_until(end).await,
             Step::ExpectLen(len) => self.expect_len(*len).await,
+            Step::ExpectSome => self.expect_some().await,
             Step::ExpectClose => self.expect_close().await,
             Step::Skip | Step::Stall => {
                 while matches!(self.more().await, Ok(1..)) {
@@ -282,6 +283,14 @@ impl Player {
             self.wait(&format!("{len} bytes")).await?;
         }
         self.take(len);
+        Ok(())
+    }
+
+    async fn expect_some(&mut self) -> Result<(), End> {
+        if self.unread.is_empty() {
+            self.wait("something").await?;
+        }
+        self.take(self.unread.len());
         Ok(())
     }
 

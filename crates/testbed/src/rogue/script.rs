@@ -22,6 +22,7 @@ pub(super) enum Step {
     Expect(Bytes),
     ExpectUntil(Bytes),
     ExpectLen(usize),
+    ExpectSome,
     ExpectClose,
     Skip,
     Send(Bytes),
@@ -64,6 +65,12 @@ impl Script {
     #[must_use]
     pub fn expect_len(self, len: usize) -> Self {
         self.step(Step::ExpectLen(len))
+    }
+
+    /// The peer must send something; all that has come by then is taken.
+    #[must_use]
+    pub fn expect_some(self) -> Self {
+        self.step(Step::ExpectSome)
     }
 
     /// The peer must close its side without another byte.
@@ -193,6 +200,7 @@ impl fmt::Debug for Step {
             Self::Expect(bytes) => write!(f, "expect {}", shown(bytes)),
             Self::ExpectUntil(end) => write!(f, "expect anything up to {}", shown(end)),
             Self::ExpectLen(len) => write!(f, "expect {len} bytes"),
+            Self::ExpectSome => write!(f, "expect something"),
             Self::ExpectClose => write!(f, "expect the peer to close"),
             Self::Skip => write!(f, "read until the peer closes"),
             Self::Send(bytes) => write!(f, "send {}", shown(bytes)),

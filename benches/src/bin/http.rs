@@ -1,0 +1,349 @@
+//! The HTTP client and its peers, interleaved in one run: `cargo xtask bench peers http`.
+//!
+//! Printed is the CPU time of the client's thread per request (user and system, getrusage) and requests per second, the median
+//! of the rounds. The ratio within one run is what counts; the absolute figures drift with the machine.
+//!
+//! With `one NAME WORKLOAD COUNT` it runs one client alone: for valgrind, strace and perf.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench starts its server, reads the clock and prints"
+)]
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+
+const ROUNDS: usize = 5;
+const BIG: usize = 1 << 30;
+
+/// An nginx of its own, ended when dropped: HTTP/1.1 and h2c ports, small and big files.
+struct Nginx {
+    child: Child,
+    dir: PathBuf,
+    h1: u16,
+    h2: u16,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Nginx {
+    fn start(big: bool) -> Self {
+        let (h1, h2) = (free_port(), free_port());
+        let dir = std::env::temp_dir().join(format!("portolan-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("small"), "sixteen bytes ok").unwrap();
+        std::fs::write(dir.join("hundred"), [b'x'; 100]).unwrap();
+        if big {
+            std::fs::File::create(dir.join("big")).unwrap().set_len(BIG as u64).unwrap();
+        }
+        let config = format!(
+            "daemon off; worker_processes 1; error_log {d}/error.log; pid {d}/pid;
+            events {{ worker_connections 1024; }}
+            http {{ access_log off; sendfile on; keepalive_requests 100000000; client_body_temp_path {d}/b;
+              proxy_temp_path {d}/p; fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; scgi_temp_path {d}/s;
+              server {{ listen 127.0.0.1:{h1}; root {d}; }}
+              server {{ listen 127.0.0.1:{h2} http2; root {d}; }} }}",
+            d = dir.display()
+        );
+        std::fs::write(dir.join("nginx.conf"), config).unwrap();
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(dir.join("nginx.conf"))
+            .arg("-e")
+            .arg(dir.join("error.log"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("nginx: {error} (apt-get install nginx-light)"));
+        for port in [h1, h2] {
+            let started = Instant::now();
+            while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(started.elapsed() < Duration::from_secs(10), "nginx does not listen");
+                std::thread::yield_now();
+            }
+        }
+        Self { child, dir, h1, h2 }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// CPU time of this thread: the client's runtime is a current-thread one.
+fn cpu() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    #[allow(unsafe_code, reason = "getrusage has no safe wrapper")]
+    // SAFETY: `usage` is valid for writes of a whole rusage, which the call fills; zeroes are a valid rusage as well.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let part = |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_usec).unwrap_or(0) * 1000);
+    part(usage.ru_utime) + part(usage.ru_stime)
+}
+
+type Work = Pin<Box<dyn Future<Output = ()>>>;
+type Make = fn(String, u64, u64) -> Work;
+
+fn measure(title: &str, url: &str, tasks: u64, each: u64, contenders: &[(&str, Make)]) {
+    let mut results: Vec<Vec<(f64, f64)>> = vec![Vec::new(); contenders.len()];
+    for _ in 0..ROUNDS {
+        for ((_, make), results) in contenders.iter().zip(&mut results) {
+            results.push(run(*make, url, tasks, each));
+        }
+    }
+    println!("{title}");
+    let mut base = None;
+    for ((name, _), results) in contenders.iter().zip(&mut results) {
+        results.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (micros, rate) = results[results.len() / 2];
+        let base = *base.get_or_insert(micros);
+        println!("  {name:<12} {micros:>9.2} us CPU/op {rate:>10.0} ops/s   portolan/it = {:.2}", base / micros);
+    }
+}
+
+fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    let (before, started) = (cpu(), Instant::now());
+    local.block_on(&runtime, make(url.to_owned(), tasks, each));
+    let (cpu, wall) = (cpu() - before, started.elapsed());
+    let operations = (tasks * each) as f64;
+    (cpu.as_secs_f64() * 1e6 / operations, operations / wall.as_secs_f64())
+}
+
+/// Runs `tasks` callers, each `each` times.
+async fn fan<F, Fut>(tasks: u64, each: u64, one: F)
+where
+    F: Fn() -> Fut + 'static,
+    Fut: Future<Output = usize> + 'static,
+{
+    let one = Rc::new(one);
+    let handles: Vec<_> = (0..tasks)
+        .map(|_| {
+            let one = one.clone();
+            tokio::task::spawn_local(async move {
+                for _ in 0..each {
+                    assert_ne!(one().await, 0);
+                }
+            })
+        })
+        .collect();
+    for handle in handles {
+        handle.await.unwrap();
+    }
+}
+
+mod ours {
+    use super::{Work, fan};
+    use portolan_http::{Client, Version};
+
+    fn work(url: String, tasks: u64, each: u64, version: Version) -> Work {
+        let client = Client::builder().version(version).max_idle_per_host(256).max_connections_per_host(256);
+        let client = client.max_streams_per_connection(1000).build().unwrap();
+        Box::pin(fan(tasks, each, move || {
+            let (client, url) = (client.clone(), url.clone());
+            async move { client.get(&url).send().await.unwrap().bytes().await.unwrap().len() }
+        }))
+    }
+
+    pub(super) fn h1(url: String, tasks: u64, each: u64) -> Work {
+        work(url, tasks, each, Version::Http1Only)
+    }
+
+    pub(super) fn h2(url: String, tasks: u64, each: u64) -> Work {
+        work(url, tasks, each, Version::Http2Only)
+    }
+
+    /// A whole body, piece by piece.
+    pub(super) fn download(url: String, _: u64, each: u64) -> Work {
+        let client = Client::new();
+        Box::pin(async move {
+            for _ in 0..each {
+                let mut response = client.get(&url).send().await.unwrap();
+                let mut total = 0;
+                while let Some(data) = response.chunk().await.unwrap() {
+                    total += data.len();
+                }
+                assert_eq!(total, super::BIG);
+            }
+        })
+    }
+}
+
+mod reqwest_ {
+    use super::{Work, fan};
+
+    fn work(url: String, tasks: u64, each: u64, h2: bool) -> Work {
+        let builder = reqwest::Client::builder().no_proxy();
+        let client = if h2 { builder.http2_prior_knowledge() } else { builder.http1_only() }.build().unwrap();
+        Box::pin(fan(tasks, each, move || {
+            let (client, url) = (client.clone(), url.clone());
+            async move { client.get(&url).send().await.unwrap().bytes().await.unwrap().len() }
+        }))
+    }
+
+    pub(super) fn h1(url: String, tasks: u64, each: u64) -> Work {
+        work(url, tasks, each, false)
+    }
+
+    pub(super) fn h2(url: String, tasks: u64, each: u64) -> Work {
+        work(url, tasks, each, true)
+    }
+
+    pub(super) fn download(url: String, _: u64, each: u64) -> Work {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Box::pin(async move {
+            for _ in 0..each {
+                let mut response = client.get(&url).send().await.unwrap();
+                let mut total = 0;
+                while let Some(data) = response.chunk().await.unwrap() {
+                    total += data.len();
+                }
+                assert_eq!(total, super::BIG);
+            }
+        })
+    }
+}
+
+mod hyper_util_ {
+    use super::{Bytes, BodyExt, Empty, Work, fan};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+
+    fn work(url: String, tasks: u64, each: u64, h2: bool) -> Work {
+        let client = Client::builder(TokioExecutor::new()).http2_only(h2).build_http::<Empty<Bytes>>();
+        Box::pin(fan(tasks, each, move || {
+            let (client, url) = (client.clone(), url.clone());
+            async move {
+                let request = http::Request::get(&url).body(Empty::new()).unwrap();
+                client.request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes().len()
+            }
+        }))
+    }
+
+    pub(super) fn h1(url: String, tasks: u64, each: u64) -> Work {
+        work(url, tasks, each, false)
+    }
+}
+
+mod hyper_ {
+    use super::{Bytes, BodyExt, Empty, Rc, Work};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    async fn tcp(url: &str) -> TokioIo<tokio::net::TcpStream> {
+        let uri: http::Uri = url.parse().unwrap();
+        let stream = tokio::net::TcpStream::connect((uri.host().unwrap(), uri.port_u16().unwrap())).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        TokioIo::new(stream)
+    }
+
+    fn get(url: &str) -> http::Request<Empty<Bytes>> {
+        let uri: http::Uri = url.parse().unwrap();
+        http::Request::get(url).header("host", uri.authority().unwrap().as_str()).body(Empty::new()).unwrap()
+    }
+
+    pub(super) fn h1(url: String, tasks: u64, each: u64) -> Work {
+        Box::pin(async move {
+            let url = Rc::new(url);
+            let handles: Vec<_> = (0..tasks)
+                .map(|_| {
+                    let url = url.clone();
+                    tokio::task::spawn_local(async move {
+                        let (mut send, conn) = hyper::client::conn::http1::handshake(tcp(&url).await).await.unwrap();
+                        tokio::task::spawn_local(conn);
+                        for _ in 0..each {
+                            send.ready().await.unwrap();
+                            let body = send.send_request(get(&url)).await.unwrap().into_body();
+                            assert_ne!(body.collect().await.unwrap().to_bytes().len(), 0);
+                        }
+                    })
+                })
+                .collect();
+            for handle in handles {
+                handle.await.unwrap();
+            }
+        })
+    }
+
+    pub(super) fn h2(url: String, tasks: u64, each: u64) -> Work {
+        Box::pin(async move {
+            let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let (send, conn) = builder.handshake(tcp(&url).await).await.unwrap();
+            tokio::task::spawn_local(conn);
+            super::fan(tasks, each, move || {
+                let (mut send, url) = (send.clone(), url.clone());
+                async move {
+                    let request = http::Request::get(&url).body(Empty::<Bytes>::new()).unwrap();
+                    send.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes().len()
+                }
+            })
+            .await;
+        })
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        [] => all(),
+        ["one", name, workload, tasks, each] => one(name, workload, tasks.parse().unwrap(), each.parse().unwrap()),
+        _ => panic!("usage: http [one NAME h1|h2|download TASKS EACH]"),
+    }
+}
+
+fn one(name: &str, workload: &str, tasks: u64, each: u64) {
+    let nginx = Nginx::start(workload == "download");
+    let (port, path) = match workload {
+        "h2" => (nginx.h2, "hundred"),
+        "download" => (nginx.h1, "big"),
+        _ => (nginx.h1, "hundred"),
+    };
+    let make: Make = match (name, workload) {
+        ("portolan", "h1") => ours::h1,
+        ("portolan", "h2") => ours::h2,
+        ("portolan", "download") => ours::download,
+        ("reqwest", "h1") => reqwest_::h1,
+        ("reqwest", "h2") => reqwest_::h2,
+        ("reqwest", "download") => reqwest_::download,
+        ("hyper-util", "h1") => hyper_util_::h1,
+        ("hyper", "h1") => hyper_::h1,
+        ("hyper", "h2") => hyper_::h2,
+        _ => panic!("no such client or workload"),
+    };
+    let (micros, rate) = run(make, &format!("http://127.0.0.1:{port}/{path}"), tasks, each);
+    println!("{name} {workload}: {micros:.2} us CPU/op {rate:.0} ops/s");
+}
+
+fn all() {
+    let nginx = Nginx::start(true);
+    let small = format!("http://127.0.0.1:{}/small", nginx.h1);
+    let h1: &[(&str, Make)] =
+        &[("portolan", ours::h1), ("reqwest", reqwest_::h1), ("hyper-util", hyper_util_::h1), ("hyper conn", hyper_::h1)];
+    measure("HTTP/1.1 GET 16 B, 64 connections", &small, 64, 1_500, h1);
+    measure("HTTP/1.1 GET 16 B, 1 connection", &small, 1, 20_000, h1);
+    let small = format!("http://127.0.0.1:{}/small", nginx.h2);
+    let h2: &[(&str, Make)] = &[("portolan", ours::h2), ("reqwest", reqwest_::h2), ("hyper conn", hyper_::h2)];
+    measure("HTTP/2 cleartext GET 16 B, 100 streams on 1 connection", &small, 100, 1_000, h2);
+    measure("HTTP/2 cleartext GET 16 B, 1 stream", &small, 1, 20_000, h2);
+    let big = format!("http://127.0.0.1:{}/big", nginx.h1);
+    measure("HTTP/1.1 download of 1 GiB", &big, 1, 1, &[("portolan", ours::download), ("reqwest", reqwest_::download)]);
+}

@@ -1,0 +1,1 @@
+//! Typed gRPC clients from .proto files, without protoc.

@@ -1,0 +1,51 @@
+//! gRPC for clients, over any version of HTTP that has trailers (gRPC over HTTP/2, PROTOCOL-HTTP2.md of the gRPC project).
+//!
+//! - **Port and TLS**: as the service says; over TLS ALPN must give `h2`, in cleartext it is HTTP/2 by prior knowledge.
+//! - **What works**: the four kinds of call, metadata, deadlines, compression, status.
+//! - **What is not done**: see below.
+//! - **Tested against**: the h2 crate's server half.
+//! - **Security**: a length is checked before room is made for it, and an inflated message has the same bound.
+
+mod body;
+mod call;
+mod channel;
+mod client;
+mod codec;
+#[cfg(feature = "json")]
+mod codec_json;
+#[cfg(feature = "prost")]
+mod codec_prost;
+mod compress;
+mod deadline;
+mod frame;
+mod intercept;
+mod metadata;
+mod policy;
+mod status;
+mod transport;
+
+pub use body::{Body, Shape};
+pub use call::{
+    Call, ClientStreaming, Duplex, DuplexCall, DuplexWith, Response, Sender, ServerStreaming, Streaming, Unary,
+};
+pub use channel::{Balancing, Channel, ChannelOptions};
+pub use client::{Client, Method};
+pub use codec::{Codec, Raw};
+#[cfg(feature = "json")]
+pub use codec_json::Json;
+#[cfg(feature = "prost")]
+pub use codec_prost::Prost;
+pub use compress::Encoding;
+pub use deadline::Deadline;
+pub use frame::{COMPRESSED, Frame, Frames, PREFIX};
+pub use intercept::{Interceptor, Outgoing};
+pub use metadata::Metadata;
+pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};
+pub use status::{Code, Status};
+pub use transport::Transport;
+
+/// What all errors of this crate name as their protocol.
+pub(crate) const PROTOCOL: &str = "grpc";
+
+#[cfg(test)]
+portolan_wire::laws::install!();

@@ -1,0 +1,154 @@
+//! Channels over loopback: connecting, losing, balancing, waiting.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the servers of the test listen on loopback themselves")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portolan_core::{Connector, Delivery, Kind, Resolver};
+use portolan_grpc::{Balancing, Channel, ChannelOptions, Client, Code, Method, Raw, Status};
+use support::{Call, handler};
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// A server of connections; aborted, it ends them all.
+async fn listen(address: &str, name: &'static str) -> (SocketAddr, AbortHandle) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((io, _)) = listener.accept().await {
+            connections.spawn(support::h2_half::serve(io, handler(move |call| reply(call, name))));
+        }
+    });
+    (address, task.abort_handle())
+}
+
+async fn reply(mut call: Call, name: &'static str) {
+    call.message().await;
+    call.start(&[]).await;
+    call.send(name).await;
+    call.ok().await;
+}
+
+fn method() -> Method<Raw> {
+    Method::new("/t.S/Who", Raw::plain()).unwrap()
+}
+
+async fn who(client: &Client<Channel>) -> Result<Bytes, Status> {
+    let reply = client.unary(&method(), &Bytes::new()).await;
+    reply.map(portolan_grpc::Response::into_message).map_err(|error| Status::of(&error))
+}
+
+fn quick() -> ChannelOptions {
+    ChannelOptions::new().backoff(Duration::from_millis(10), Duration::from_millis(50))
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_replaced_by_the_next_call() {
+    let (address, first) = listen("127.0.0.1:0", "first").await;
+    let channel = Channel::connect_with(&Connector::default(), &format!("http://{address}"), quick()).await.unwrap();
+    let client = Client::from_channel(channel).unwrap();
+    assert_eq!(who(&client).await.unwrap(), "first");
+    first.abort();
+    while client.transport().connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = client.unary(&method(), &Bytes::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Connect, Delivery::NotSent));
+    assert_eq!(Status::of(&error).code(), Code::Unavailable);
+    let _second = listen(&address.to_string(), "second").await;
+    let waits = client.clone().wait_for_ready(true);
+    assert_eq!(who(&waits).await.unwrap(), "second");
+    assert_eq!(who(&client).await.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_connection_waits_until_its_deadline() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let channel = Channel::lazy(&Connector::default(), &format!("http://{address}"), quick()).unwrap();
+    let client = Client::from_channel(channel).unwrap();
+    assert_eq!(who(&client).await.unwrap_err().code(), Code::Unavailable);
+    let call = client.unary(&method(), &Bytes::new()).wait_for_ready(true).timeout(Duration::from_millis(100));
+    assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::DeadlineExceeded);
+}
+
+/// Three servers on three addresses of the loopback and one port, all by one name.
+async fn three() -> (Connector, String, Vec<AbortHandle>) {
+    let (first, a) = listen("127.0.0.1:0", "a").await;
+    let (_, b) = listen(&format!("127.0.0.2:{}", first.port()), "b").await;
+    let (_, c) = listen(&format!("127.0.0.3:{}", first.port()), "c").await;
+    let addresses = [1, 2, 3].map(|n| std::net::IpAddr::from([127, 0, 0, n]));
+    let connector = Connector::builder().resolver(Resolver::system().with_override("svc.test", addresses)).build();
+    (connector.unwrap(), format!("http://svc.test:{}", first.port()), vec![a, b, c])
+}
+
+async fn tally(client: &Client<Channel>, calls: usize) -> HashMap<Bytes, usize> {
+    let mut seen = HashMap::new();
+    for _ in 0..calls {
+        *seen.entry(who(client).await.unwrap()).or_default() += 1;
+    }
+    seen
+}
+
+#[tokio::test]
+async fn round_robin_takes_every_address_in_turn_and_leaves_out_the_dead() {
+    let (connector, url, servers) = three().await;
+    let options = quick().balancing(Balancing::RoundRobin);
+    let client = Client::from_channel(Channel::connect_with(&connector, &url, options).await.unwrap()).unwrap();
+    while client.transport().connections() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let seen = tally(&client, 30).await;
+    assert_eq!((seen.len(), seen.values().all(|count| *count == 10)), (3, true), "{seen:?}");
+    servers[1].abort();
+    while client.transport().connections() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let seen = tally(&client, 30).await;
+    assert!(seen.len() == 2 && !seen.contains_key(&b"b"[..]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn least_requests_uses_every_address() {
+    let (connector, url, _servers) = three().await;
+    let options = quick().balancing(Balancing::LeastRequests);
+    let client = Client::from_channel(Channel::connect_with(&connector, &url, options).await.unwrap()).unwrap();
+    while client.transport().connections() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tally(&client, 60).await.len(), 3);
+}
+
+#[tokio::test]
+async fn pick_first_keeps_to_one_connection() {
+    let (connector, url, _servers) = three().await;
+    let client = Arc::new(Client::connect(&connector, &url).await.unwrap());
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            tokio::spawn({
+                let client = Arc::clone(&client);
+                async move { who(&client).await.unwrap() }
+            })
+        })
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    for call in calls {
+        seen.insert(call.await.unwrap());
+    }
+    assert_eq!((seen.len(), client.transport().connections()), (1, 1));
+}
+
+#[tokio::test]
+async fn urls_that_lead_nowhere_are_refused() {
+    for url in ["ftp://x", "x:1", "http://", "https://a b"] {
+        let error = Channel::lazy(&Connector::default(), url, ChannelOptions::new()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{url}");
+    }
+}

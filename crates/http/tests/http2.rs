@@ -1,0 +1,248 @@
+//! HTTP/2 through the client: reuse, keepalive, GOAWAY, SETTINGS.
+
+#![allow(clippy::disallowed_methods, clippy::large_futures, reason = "a test plays the server")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, Version as Spoken};
+use portolan_core::{Delivery, Kind};
+use portolan_http::{Client, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+fn client() -> Client {
+    Client::builder().version(Version::Http2Only).build().unwrap()
+}
+
+/// A server of the h2 crate; `handle` gets the connection's number.
+async fn server<F, Fut>(handle: F) -> (String, Arc<AtomicUsize>)
+where
+    F: Fn(usize, TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(handle(counter.fetch_add(1, Ordering::SeqCst), stream));
+        }
+    });
+    (url, count)
+}
+
+/// Answers everything with 200 and `ok`.
+async fn answers(_: usize, stream: TcpStream) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+    }
+}
+
+async fn get(client: &Client, url: &str) -> bool {
+    let response = client.get(url).send().await.unwrap();
+    assert_eq!(response.version(), Spoken::HTTP_2);
+    let reused = response.is_reused();
+    assert_eq!(response.bytes().await.unwrap(), "ok");
+    reused
+}
+
+#[tokio::test]
+async fn reuses_http2_connection_for_multiple_requests() {
+    let (url, connections) = server(answers).await;
+    let client = client();
+    for turn in 0..5 {
+        assert_eq!(get(&client, &url).await, turn > 0);
+    }
+    let many = (0..50).map(|_| get(&client, &url));
+    assert!(futures_util::future::join_all(many).await.into_iter().all(|reused| reused));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+/// A server of bytes, which answers each request that is complete in one HEADERS frame, and each PING if `pings` says so.
+async fn bytes_server(pings: bool) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let pinged = Arc::new(AtomicUsize::new(0));
+    let seen = pinged.clone();
+    let (url, connections) = server(move |_, mut stream| {
+        let seen = seen.clone();
+        async move {
+            let mut preface = [0; 24];
+            if stream.read_exact(&mut preface).await.is_err() {
+                return;
+            }
+            // ENABLE_PUSH = 0 from a server is a no-op (RFC 9113 6.5.2).
+            stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]).await.unwrap();
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let mut payload =
+                    vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+                if stream.read_exact(&mut payload).await.is_err() {
+                    return;
+                }
+                match (head[3], head[4] & 1) {
+                    (4, 0) => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await.unwrap(),
+                    (6, 0) => {
+                        seen.fetch_add(1, Ordering::SeqCst);
+                        if pings {
+                            stream.write_all(&[0, 0, 8, 6, 1, 0, 0, 0, 0]).await.unwrap();
+                            stream.write_all(&payload).await.unwrap();
+                        }
+                    }
+                    (1, _) => {
+                        // :status 200, then `ok`.
+                        let id = &head[5..9];
+                        let mut reply = vec![0, 0, 1, 1, 4];
+                        reply.extend_from_slice(id);
+                        reply.extend_from_slice(&[0x88, 0, 0, 2, 0, 1]);
+                        reply.extend_from_slice(id);
+                        reply.extend_from_slice(b"ok");
+                        stream.write_all(&reply).await.unwrap();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    })
+    .await;
+    (url, connections, pinged)
+}
+
+const SHORT: Duration = Duration::from_millis(30);
+
+/// Waits until `count` has reached `at_least`.
+async fn until(count: &AtomicUsize, at_least: usize) {
+    let wait = async {
+        while count.load(Ordering::SeqCst) < at_least {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it comes to that");
+}
+
+#[tokio::test]
+async fn reuses_http2_connection_after_keepalive_ping_ack() {
+    let (url, connections, pinged) = bytes_server(true).await;
+    let client =
+        Client::builder().version(Version::Http2Only).h2_keepalive(SHORT, Duration::from_secs(10)).build().unwrap();
+    assert!(!get(&client, &url).await);
+    until(&pinged, 2).await;
+    assert!(get(&client, &url).await);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn opens_new_http2_connection_after_keepalive_ping_timeout() {
+    let (url, connections, pinged) = bytes_server(false).await;
+    let client = Client::builder().version(Version::Http2Only).h2_keepalive(SHORT, SHORT).build().unwrap();
+    assert!(!get(&client, &url).await);
+    until(&pinged, 1).await;
+    let gone = async {
+        while client.metrics().idle > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the silent connection is given up");
+    assert!(!get(&client, &url).await);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn reuses_http2_connection_across_different_keepalive_configs() {
+    let (url, connections, _) = bytes_server(true).await;
+    let client = client();
+    assert!(!get(&client, &url).await);
+    let minute = Duration::from_secs(60);
+    let response = client.get(&url).h2_keepalive(minute, minute).send().await.unwrap();
+    assert!(response.is_reused());
+    let response = client.get(&url).disable_h2_keepalive().send().await.unwrap();
+    assert!(response.is_reused());
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn accepts_http2_settings_enable_push_from_server() {
+    let (url, connections, _) = bytes_server(true).await;
+    let client = client();
+    for turn in 0..3 {
+        assert_eq!(get(&client, &url).await, turn > 0);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_request_after_goaway_takes_a_new_connection() {
+    let (url, connections) = server(|_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        if let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+            connection.graceful_shutdown();
+        }
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            let _ = body.send_data(Bytes::from_static(b"ok"), true);
+        }
+    })
+    .await;
+    let client = client();
+    for _ in 0..5 {
+        get(&client, &url).await;
+        let drained = async {
+            while client.metrics().idle > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), drained).await.expect("a drained connection goes at once");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_even_if_it_is_a_post() {
+    let (url, _) = server(|number, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut first = number == 0;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            if std::mem::take(&mut first) {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+        }
+    })
+    .await;
+    let response = client().post(&url).body("pay").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.attempts()), (200, 2));
+}
+
+#[tokio::test]
+async fn a_post_whose_fate_is_unknown_is_not_sent_again_and_a_get_is() {
+    let (url, connections) = server(|_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let _ = connection.accept().await;
+    })
+    .await;
+    let error = client().post(&url).body("pay").send().await.unwrap_err();
+    assert_eq!(error.delivery(), Delivery::Unknown);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    let error = client().get(&url).send().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Closed);
+    assert_eq!(connections.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn more_streams_than_one_connection_may_have_make_a_second_one() {
+    let (url, connections) = server(answers).await;
+    let client = Client::builder().version(Version::Http2Only).max_streams_per_connection(10).build().unwrap();
+    let many = (0..40).map(|_| get(&client, &url));
+    futures_util::future::join_all(many).await;
+    assert!(connections.load(Ordering::SeqCst) > 1);
+}

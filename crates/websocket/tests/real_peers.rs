@@ -1,0 +1,247 @@
+//! Real servers: `websockets`, aiohttp and hypercorn of Python, `ws` and `http2` of node, nghttpx. Each is skipped, and said
+//! so, where it is not installed.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the test starts servers on loopback")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use portolan_core::{Connector, Endpoint, Kind, Roots, Tls};
+use portolan_testbed::{Certs, Server, Spec, folder, free_port};
+use portolan_websocket::{CloseCode, DataKind, Deflate, Message, Options, Rejected, Request, WebSocket};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+const VENVS: &str = "/opt/portolan-testbed";
+
+/// The interpreter that has this package.
+fn python(package: &str) -> Option<PathBuf> {
+    let candidates = [format!("{VENVS}/{package}/bin/python"), "/usr/bin/python3".to_owned()];
+    let has = |python: &String| quiet(Command::new(python).args(["-c", &format!("import {package}")]));
+    let found = candidates.into_iter().find(has).map(PathBuf::from);
+    if found.is_none() {
+        support::skip(&format!("the Python package {package}: pip:{package}"));
+    }
+    found
+}
+
+fn node() -> Option<PathBuf> {
+    let node = Path::new("/usr/bin/node");
+    let has = quiet(Command::new(node).args(["-e", "require('ws')"]).env("NODE_PATH", node_path()));
+    if !has {
+        support::skip("node with the package ws: npm install --prefix /opt/portolan-testbed/npm ws");
+    }
+    has.then(|| node.to_owned())
+}
+
+fn node_path() -> String {
+    format!("{VENVS}/npm/node_modules:/usr/share/nodejs:/usr/lib/node_modules")
+}
+
+fn quiet(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A server out of tests/peers, and where it listens.
+struct Peer {
+    _server: Server,
+    port: u16,
+    certs: Option<Certs>,
+}
+
+impl Peer {
+    fn start(interpreter: &Path, script: &str, tls: bool) -> Self {
+        let port = free_port();
+        let certs = tls.then(Certs::new);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
+        let mut args = vec![format!("NODE_PATH={}", node_path()), interpreter.display().to_string()];
+        args.extend([script.display().to_string(), port.to_string()]);
+        if tls {
+            args.extend(["$D/server.pem".to_owned(), "$D/server.key".to_owned()]);
+        }
+        let files = certs.as_ref().map(Certs::server_files).unwrap_or_default();
+        let spec = Spec { package: "coreutils", binary: "env", files, args };
+        let server = Server::start_in(&spec, folder("websocket")).unwrap();
+        let server = server.accepting(SocketAddr::from(([127, 0, 0, 1], port)));
+        Self { _server: server, port, certs }
+    }
+
+    fn net(&self) -> Connector {
+        let Some(certs) = &self.certs else { return Connector::default() };
+        let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+        Connector::builder().tls(tls).build().unwrap()
+    }
+
+    fn url(&self, path: &str) -> String {
+        let scheme = if self.certs.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://localhost:{}{path}", self.port)
+    }
+
+    async fn h1(&self, options: Options) -> WebSocket {
+        let request = Request::new(&self.url("/")).unwrap().subprotocol("echo").unwrap();
+        WebSocket::open(&self.net(), &request, options).await.unwrap()
+    }
+
+    async fn h2(&self) -> portolan_http2::SendRequest {
+        let endpoint = Endpoint::new("localhost", self.port).unwrap();
+        let stream = match self.certs {
+            Some(_) => self.net().connect_tls(&endpoint, &[b"h2"]).await.unwrap(),
+            None => self.net().connect(&endpoint).await.unwrap(),
+        };
+        assert!(self.certs.is_none() || stream.alpn() == Some(b"h2"));
+        let (client, connection) = portolan_http2::handshake(stream, portolan_http2::Options::new()).unwrap();
+        tokio::spawn(connection);
+        client
+    }
+}
+
+/// Messages of every length form, in one frame, in fragments and in pieces; pings; a close that is confirmed.
+async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocket<T>) {
+    assert_eq!(socket.subprotocol(), Some("echo"));
+    for len in [0, 1, 125, 126, 127, 65_535, 65_536, 300_000] {
+        let prose: String = "h\u{e9}llo w\u{f6}rld \u{1f600} ".chars().cycle().take(len).collect();
+        for message in
+            [Message::text(prose), Message::binary((0..len).map(|at| at.to_le_bytes()[0]).collect::<Vec<_>>())]
+        {
+            socket.send(message.clone()).await.unwrap();
+            assert!(socket.recv().await.unwrap() == Some(message), "{len}");
+        }
+    }
+    let mut message = socket.send_stream(DataKind::Text).unwrap();
+    for _ in 0..20 {
+        message.write("fragment ").await.unwrap();
+    }
+    message.finish("end").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some(format!("{}end", "fragment ".repeat(20)).into()));
+    socket.send(Message::Ping("are you there".into())).await.unwrap();
+    socket.send(vec![1; 500_000]).await.unwrap();
+    let mut total = 0;
+    let mut message = socket.recv_stream().await.unwrap().unwrap();
+    while let Some(chunk) = message.chunk().await.unwrap() {
+        total += chunk.len();
+    }
+    drop(message);
+    assert_eq!(total, 500_000);
+    for at in 0..200u32 {
+        socket.feed(format!("message {at}")).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for at in 0..200u32 {
+        assert_eq!(socket.recv().await.unwrap(), Some(format!("message {at}").into()));
+    }
+    let last = socket.close(CloseCode::NORMAL, "done").await.unwrap();
+    assert_eq!(last.map(|frame| frame.code), Some(CloseCode::NORMAL));
+}
+
+fn deflate() -> Options {
+    Options::new().deflate(Deflate::new())
+}
+
+fn narrow() -> Options {
+    let narrow = Deflate::new().client_max_window_bits(10).server_max_window_bits(10);
+    Options::new().deflate(narrow.client_context_takeover(false).server_context_takeover(false))
+}
+
+#[tokio::test]
+async fn websockets_of_python_plain_and_over_tls_with_and_without_compression() {
+    let Some(python) = python("websockets") else { return };
+    for tls in [false, true] {
+        let peer = Peer::start(&python, "websockets_echo.py", tls);
+        exercise(peer.h1(Options::new()).await).await;
+        for options in [deflate(), narrow()] {
+            let socket = peer.h1(options).await;
+            assert!(socket.is_compressed());
+            exercise(socket).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn aiohttp_of_python_with_cookies_refusals_and_redirects() {
+    let Some(python) = python("aiohttp") else { return };
+    let peer = Peer::start(&python, "aiohttp_echo.py", false);
+    exercise(peer.h1(Options::new()).await).await;
+    let socket = peer.h1(deflate()).await;
+    assert!(socket.is_compressed());
+    exercise(socket).await;
+    let request = Request::new(&peer.url("/private")).unwrap().subprotocol("echo").unwrap();
+    let error = WebSocket::open(&peer.net(), &request, Options::new()).await.unwrap_err();
+    let rejected = error.server::<Rejected>().unwrap();
+    assert_eq!((error.kind(), rejected.status.as_u16(), &rejected.body[..]), (Kind::Server, 401, &b"no cookie"[..]));
+    let allowed = request.renewed().unwrap().header("cookie", "pass=yes").unwrap();
+    exercise(WebSocket::open(&peer.net(), &allowed, Options::new()).await.unwrap()).await;
+    let error = WebSocket::connect(&peer.net(), &peer.url("/moved"), Options::new()).await.unwrap_err();
+    assert_eq!(error.server::<Rejected>().unwrap().headers["location"], "/");
+}
+
+#[tokio::test]
+async fn ws_of_node_plain_and_over_tls_with_and_without_compression() {
+    let Some(node) = node() else { return };
+    for tls in [false, true] {
+        let peer = Peer::start(&node, "node_echo.js", tls);
+        exercise(peer.h1(Options::new()).await).await;
+        // The server asks for windows of its own where the offer leaves them open.
+        let wide = Options::new().deflate(Deflate::new().server_max_window_bits(12));
+        let tight = Deflate::new().server_max_window_bits(12).client_max_window_bits(12).client_context_takeover(false);
+        for options in [wide, Options::new().deflate(tight.server_context_takeover(false))] {
+            let socket = peer.h1(options).await;
+            assert!(socket.is_compressed());
+            exercise(socket).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_of_node_plain_and_over_tls() {
+    let Some(node) = node() else { return };
+    for tls in [false, true] {
+        let peer = Peer::start(&node, "node_h2_echo.js", tls);
+        let client = peer.h2().await;
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        for _ in 0..2 {
+            exercise(WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn hypercorn_over_http_1_and_2() {
+    let Some(python) = python("hypercorn") else { return };
+    for tls in [false, true] {
+        let peer = Peer::start(&python, "hypercorn_echo.py", tls);
+        for options in [Options::new(), deflate()] {
+            if !tls {
+                exercise(peer.h1(options.clone()).await).await;
+            }
+            let client = peer.h2().await;
+            let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+            exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nghttpx_carries_it_from_http_2_to_a_server_of_http_1() {
+    let Some(python) = python("websockets") else { return };
+    let peer = Peer::start(&python, "websockets_echo.py", false);
+    let port = free_port();
+    let args = [
+        format!("--frontend=127.0.0.1,{port};no-tls"),
+        format!("--backend=127.0.0.1,{}", peer.port),
+        "--workers=1".to_owned(),
+        "--errorlog-file=/dev/null".to_owned(),
+        "--conf=/dev/null".to_owned(),
+    ];
+    let spec = Spec { package: "nghttp2-proxy", binary: "nghttpx", files: Vec::new(), args: args.to_vec() };
+    let Some(proxy) = Server::start(&spec) else { return };
+    let proxy = proxy.accepting(SocketAddr::from(([127, 0, 0, 1], port)));
+    let front = Peer { _server: proxy, port, certs: None };
+    let client = front.h2().await;
+    for options in [Options::new(), deflate()] {
+        let request = Request::new(&front.url("/")).unwrap().subprotocol("echo").unwrap();
+        exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! SOCKS 4a and 5 against OpenSSH: `ssh -D` towards a private sshd.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use portolan_core::{Endpoint, Hop, Kind};
+use portolan_testbed::record::{Recorder, Redact, Side};
+use portolan_testbed::{Server, Spec, find, folder, free_port, record};
+
+use super::{Proxy, pass, redis};
+
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap().trim().to_owned()
+}
+
+fn keys(dir: &Path) {
+    for name in ["host", "id"] {
+        let file = dir.join(name);
+        said("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file.to_str().unwrap()]);
+    }
+}
+
+/// An sshd with keys of its own, and `ssh -D` logged in to it: the proxy is the latter.
+fn dynamic_forward() -> Option<(Server, Proxy)> {
+    find("openssh-server", "sshd")?;
+    find("openssh-client", "ssh")?;
+    let (dir, port, socks) = (folder("sshd"), free_port(), free_port());
+    keys(&dir);
+    let public = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let known = format!("[127.0.0.1]:{port} {}", public("host.pub"));
+    let user = said("id", &["-un"]);
+    if user == "root" {
+        // Where root's sshd drops its privileges; the package makes it only at boot.
+        std::fs::create_dir_all("/run/sshd").unwrap();
+    }
+    let conf = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey $D/host\nAuthorizedKeysFile $D/id.pub\nPidFile none\nStrictModes no\n\
+         UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
+         AllowTcpForwarding yes\n"
+    );
+    let spec = Spec {
+        package: "openssh-server",
+        binary: "sshd",
+        files: vec![("sshd_config", conf), ("known", known)],
+        args: ["-D", "-e", "-f", "$D/sshd_config"].map(str::to_owned).to_vec(),
+    };
+    let sshd = Server::start_in(&spec, dir)?.accepting(([127, 0, 0, 1], port).into());
+    let keys = sshd.dir().display();
+    let args = format!(
+        "-N -F none -D 127.0.0.1:{socks} -p {port} -i {keys}/id -o IdentitiesOnly=yes -o BatchMode=yes \
+         -o UserKnownHostsFile={keys}/known -o StrictHostKeyChecking=yes -o ExitOnForwardFailure=yes {user}@127.0.0.1"
+    );
+    let args = args.split(' ').map(str::to_owned).collect();
+    let addr = ([127, 0, 0, 1], socks).into();
+    let ssh = Server::start(&Spec { package: "openssh-client", binary: "ssh", files: vec![], args })?.accepting(addr);
+    let version = said("ssh", &["-V"]).split(',').next().unwrap().replace('_', " ");
+    Some((sshd, Proxy { _server: ssh, addr, version }))
+}
+
+#[tokio::test]
+async fn openssh_resolves_the_names_of_socks4a() {
+    let Some((_redis, to)) = redis() else { return };
+    let Some((_sshd, ssh)) = dynamic_forward() else { return };
+    pass(&to, &[Hop::socks4a(ssh.endpoint())], None).await.unwrap();
+    record("socks4a", "peer", &ssh.version, "ssh -D, redis inside", 4);
+    pass(&to, &[Hop::socks5h(ssh.endpoint())], None).await.unwrap();
+    record("socks5h", "peer", &ssh.version, "ssh -D, redis inside", 4);
+    pass(&to, &[Hop::socks4a(ssh.endpoint()), Hop::socks4a(ssh.endpoint())], None).await.unwrap();
+    record("socks4a", "peer", &ssh.version, "ssh -D, through itself", 4);
+
+    // What went over the wire is the name, under an address that means "see the name" (0.0.0.x).
+    let recorder = Recorder::tcp(ssh.addr).await.redact(Redact::nothing());
+    pass(&to, &[Hop::socks4a(recorder.addr().into())], None).await.unwrap();
+    let asked = recorder.finish().await.said(0, Side::Client);
+    let port = to.port().to_be_bytes();
+    assert!(asked.starts_with(&[4, 1, port[0], port[1], 0, 0, 0]), "{}", asked.escape_ascii());
+    assert!(asked[7] != 0 && asked[8..].starts_with(b"\0localhost\0"), "{}", asked.escape_ascii());
+
+    // OpenSSH refuses by closing, without a reply.
+    for nobody in [Endpoint::new("127.0.0.1", free_port()).unwrap(), Endpoint::new("nobody.invalid", 1).unwrap()] {
+        let error = pass(&nobody, &[Hop::socks4a(ssh.endpoint())], None).await.unwrap_err();
+        assert_eq!((error.kind(), error.hop()), (Kind::Hop, Some(0)), "{error:?}");
+    }
+}
