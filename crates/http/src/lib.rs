@@ -18,10 +18,12 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod alt_svc;
 mod attempt;
 mod auth;
 mod body;
 mod builder;
+pub mod cache;
 mod civil;
 mod client;
 mod connection;
@@ -29,6 +31,7 @@ pub mod cookie;
 pub mod decode;
 pub mod digest;
 mod field;
+pub mod hsts;
 mod incoming;
 mod key;
 mod middleware;
