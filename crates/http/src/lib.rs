@@ -43,6 +43,7 @@ mod service;
 mod text;
 mod uri;
 mod version;
+mod ways;
 
 pub use body::Body;
 pub use builder::ClientBuilder;

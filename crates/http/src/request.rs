@@ -366,7 +366,9 @@ impl RequestBuilder {
             let extensions = &mut request.parts.extensions;
             let call = callback.clone();
             extensions.insert(portolan_http1::ext::OnInformational::new(move |response| call(response)));
-            extensions.insert(portolan_http2::ext::OnInformational::new(move |response| callback(response)));
+            let (second, third) = (callback.clone(), callback.clone());
+            extensions.insert(portolan_http2::ext::OnInformational::new(move |response| second(response)));
+            extensions.insert(portolan_http3::ext::OnInformational::new(move |response| third(response)));
             Ok(())
         })
     }

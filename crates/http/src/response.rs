@@ -72,6 +72,17 @@ impl Response {
         Self(Box::new(Whole { parts, body, meta }))
     }
 
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    /// Head and body changed together.
+    pub(crate) fn map_http(self, change: impl FnOnce(http::Response<Incoming>) -> http::Response<Incoming>) -> Self {
+        let Whole { parts, body, meta } = *self.0;
+        let (parts, body) = change(http::Response::from_parts(parts, body)).into_parts();
+        Self::new(parts, body, meta)
+    }
+
     pub(crate) fn meta_mut(&mut self) -> &mut Meta {
         &mut self.0.meta
     }

@@ -35,6 +35,7 @@ mod control;
 
 mod engine;
 mod entry;
+mod layer;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -42,4 +43,5 @@ mod tests;
 pub use body::Recorded;
 pub use engine::{Cache, CacheOptions, Lookup, Stale};
 pub use entry::{CacheKey, Entry};
+pub use layer::FromCache;
 pub use memory::{CacheStore, MemoryStore};
