@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use portolan_classic::{Transport, activeusers, chargen, daytime, discard, echo, finger, qotd, time};
 use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind};
-use portolan_testbed::{Server, Spec, Tape, find, free_port, record};
+use portolan_testbed::{Server, Service, Tape, find, free_port, record};
 
 const PEER: &str = "xinetd 2.3";
 
@@ -43,13 +43,10 @@ impl Xinetd {
                  user = root\n port = {port}\n bind = 127.0.0.1\n server = {server}{args}\n}}\n"
             ));
         }
-        let args = ["-dontfork", "-filelog", "$D/messages", "-f", "$D/xinetd.conf", "-pidfile", "$D/pid"]
-            .map(str::to_owned)
-            .to_vec();
-        let files = vec![("xinetd.conf", conf)];
-        let server = Server::start(&Spec { package: "xinetd", binary: "xinetd", files, args })?;
-        let last = SocketAddr::from(([127, 0, 0, 1], ports.last()?.1));
-        Some(Self { _server: server.accepting(last), ports })
+        let args = ["-dontfork", "-filelog", "$D/messages", "-f", "$D/xinetd.conf", "-pidfile", "$D/pid"];
+        let xinetd = Service::new("xinetd", "xinetd").file("xinetd.conf", conf).args(args);
+        let server = xinetd.accepts(([127, 0, 0, 1], ports.last()?.1).into()).start()?;
+        Some(Self { _server: server, ports })
     }
 
     fn at(&self, name: &str) -> Endpoint {
@@ -230,9 +227,9 @@ async fn a_proxy_carries_both_forms() {
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bind connect udpassociate }}\n\
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bindreply udpreply }}\n"
     );
-    let args = ["-f", "$D/danted.conf", "-p", "$D/pid"].map(str::to_owned).to_vec();
-    let spec = Spec { package: "dante-server", binary: "danted", files: vec![("danted.conf", conf)], args };
-    let danted = peer!(Server::start(&spec)).accepting(SocketAddr::from(([127, 0, 0, 1], port)));
+    let danted = Service::new("dante-server", "danted").file("danted.conf", conf);
+    let danted = danted.args(["-f", "$D/danted.conf", "-p", "$D/pid"]).accepts(([127, 0, 0, 1], port).into());
+    let danted = peer!(danted.start());
     let net = Connector::builder().via(Hop::parse(&format!("socks5://127.0.0.1:{port}")).unwrap()).build().unwrap();
     for transport in [Transport::Tcp, Transport::Udp] {
         let mut echo =

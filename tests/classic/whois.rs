@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use portolan_classic::whois::{Client, End, Options};
 use portolan_core::{Connector, Kind};
 use portolan_testbed::rogue::{Rogue, Script};
-use portolan_testbed::{Server, Spec, free_port, record};
+use portolan_testbed::{Server, Service, free_port, record};
 
 /// The registry behind it: answers every query with `text`.
 async fn registry(text: &str) -> Rogue {
@@ -19,11 +19,9 @@ fn uwhoisd(registry: SocketAddr) -> Option<(Server, SocketAddr)> {
          [formatters]\nkeys=plain\n[logger_root]\nlevel=INFO\nhandlers=out\n[handler_out]\nclass=StreamHandler\n\
          formatter=plain\nargs=(sys.stderr,)\n[formatter_plain]\nformat=%(message)s\n"
     );
-    let files = vec![("uwhoisd.ini", conf)];
-    let args = vec!["$D/uwhoisd.ini".to_owned()];
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    let server = Server::start(&Spec { package: "uwhoisd (pip)", binary: "uwhoisd", files, args })?;
-    Some((server.accepting(addr), addr))
+    let uwhoisd = Service::new("pip:uwhoisd", "uwhoisd").file("uwhoisd.ini", conf).arg("$D/uwhoisd.ini");
+    Some((uwhoisd.accepts(addr).start()?, addr))
 }
 
 #[tokio::test]

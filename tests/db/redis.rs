@@ -6,23 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_db::redis::{Client, Command, Event, Options, Pipeline, Script, ServerError, SetOptions, Value};
-use portolan_testbed::{Certs, Server, Spec, Tape, free_port, record};
+use portolan_testbed::{Certs, Server, Service, Tape, free_port, record};
 
 struct Redis {
     server: Server,
     port: u16,
 }
 
-fn args(port: u16, more: &[&str]) -> Vec<String> {
-    let base = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "$D"];
-    base.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+fn service(port: u16) -> Service {
+    Service::new("redis-server", "redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "$D"])
+        .accepts(([127, 0, 0, 1], port).into())
 }
 
-fn start(more: &[&str], files: Vec<(&str, String)>) -> Option<Redis> {
+fn start(more: &[&str]) -> Option<Redis> {
     let port = free_port();
-    let spec = Spec { package: "redis-server", binary: "redis-server", files, args: args(port, more) };
-    let addr = ([127, 0, 0, 1], port).into();
-    Server::start(&spec).map(|server| Redis { server: server.accepting(addr), port })
+    service(port).args(more.iter().copied()).start().map(|server| Redis { server, port })
 }
 
 impl Redis {
@@ -80,7 +79,7 @@ async fn every_type_round_trips(client: &Client) {
 
 #[tokio::test]
 async fn types_round_trip_in_resp3_and_resp2() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let client = redis.client().await;
     every_type_round_trips(&client).await;
     record("redis", "peer", &peer(&client).await, "plain, RESP3", 21);
@@ -94,7 +93,7 @@ async fn types_round_trip_in_resp3_and_resp2() {
 
 #[tokio::test]
 async fn pipelines_transactions_and_watches() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let client = redis.client().await;
     let pipeline = Pipeline::new()
         .with(Command::new("SET").arg("k").arg(1))
@@ -128,7 +127,7 @@ async fn pipelines_transactions_and_watches() {
 
 #[tokio::test]
 async fn a_thousand_callers_get_their_own_replies_and_cancelled_ones_harm_nobody() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let client = redis.client().await;
     let tasks: Vec<_> = (0..1000_i64)
         .map(|n| {
@@ -152,7 +151,7 @@ async fn a_thousand_callers_get_their_own_replies_and_cancelled_ones_harm_nobody
 #[tokio::test]
 async fn logins_and_refusals_are_told_apart() {
     let more = ["--requirepass", "sesame", "--user", "joe", "on", ">secret", "~joe:*", "+@all", "-flushall"];
-    let Some(redis) = start(&more, vec![]) else { return };
+    let Some(redis) = start(&more) else { return };
     let login = |user: &str, password: &str| {
         let options = redis.options().credentials(Credentials::new(user, password));
         async move { Client::connect(&Connector::default(), options).await }
@@ -181,24 +180,11 @@ async fn logins_and_refusals_are_told_apart() {
 #[tokio::test]
 async fn tls_with_and_without_trust() {
     let certs = Certs::new();
-    let tls_port = free_port();
-    let files = vec![
-        ("ca.pem", certs.ca.clone()),
-        ("server.pem", certs.server.clone()),
-        ("server.key", certs.server_key.clone()),
-    ];
-    let port = tls_port.to_string();
-    let more = [
-        "--tls-port",
-        &port,
-        "--tls-cert-file",
-        "$D/server.pem",
-        "--tls-key-file",
-        "$D/server.key",
-        "--tls-ca-cert-file",
-        "$D/ca.pem",
-    ];
-    let Some(redis) = start(&more, files) else { return };
+    let (port, tls_port) = (free_port(), free_port());
+    let number = tls_port.to_string();
+    let tls =
+        ["--tls-cert-file", "$D/server.pem", "--tls-key-file", "$D/server.key", "--tls-ca-cert-file", "$D/ca.pem"];
+    let Some(server) = service(port).args(["--tls-port", &number]).args(tls).tls(&certs).start() else { return };
     let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes());
     let mutual = tls.clone().client_cert_pem(certs.client.as_bytes(), certs.client_key.as_bytes()).build().unwrap();
     let net = Connector::builder().tls(mutual).build().unwrap();
@@ -216,12 +202,12 @@ async fn tls_with_and_without_trust() {
     let distrust = Tls::builder().roots(Roots::Custom).root_pem(Certs::new().ca.as_bytes()).build().unwrap();
     let error = Client::connect(&Connector::builder().tls(distrust).build().unwrap(), options).await.unwrap_err();
     assert_eq!((error.kind(), error.phase(), error.delivery()), (Kind::Tls, Some(Phase::Tls), Delivery::NotSent));
-    drop(redis);
+    drop(server);
 }
 
 #[tokio::test]
 async fn messages_are_heard_and_subscriptions_survive_a_restart() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let client = redis.client().await;
     for options in [redis.options(), redis.options().resp2()] {
         let mut ear = portolan_db::redis::Subscriber::connect(&Connector::default(), options).await.unwrap();
@@ -241,8 +227,7 @@ async fn messages_are_heard_and_subscriptions_survive_a_restart() {
     ear.subscribe(&["news"]).await.unwrap();
     let port = redis.port;
     let dir = redis.server.stop();
-    let spec = Spec { package: "redis-server", binary: "redis-server", files: vec![], args: args(port, &[]) };
-    let server = Server::start_in(&spec, dir).unwrap().accepting(([127, 0, 0, 1], port).into());
+    let server = service(port).folder(dir).start().unwrap();
     assert_eq!(ear.next().await.unwrap(), Event::Reconnected);
     // The client finds its connection gone and makes a new one.
     client.publish("news", "back").await.or(client.publish("news", "back").await).unwrap();
@@ -252,7 +237,7 @@ async fn messages_are_heard_and_subscriptions_survive_a_restart() {
 
 #[tokio::test]
 async fn a_lost_connection_is_made_anew_but_doubtful_work_is_not_repeated() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let client = redis.client().await;
     let other = redis.client().await;
     client.set("k", 1).await.unwrap();
@@ -276,7 +261,7 @@ async fn a_lost_connection_is_made_anew_but_doubtful_work_is_not_repeated() {
 
 #[tokio::test]
 async fn every_fault_of_the_conversation_ends_in_a_typed_error() {
-    let Some(redis) = start(&[], vec![]) else { return };
+    let Some(redis) = start(&[]) else { return };
     let session = |addr: std::net::SocketAddr| async move {
         let options = Options::new(addr.into()).reconnect(false).client_name("tape");
         let limits = Timeouts::default()

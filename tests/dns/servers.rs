@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use portolan_core::{Connector, Endpoint};
 use portolan_dns::dns::{Client, Options};
-use portolan_testbed::{Server, Spec, free_port};
+use portolan_testbed::{Server, Service, free_port};
 
 /// A server and where it is.
 #[derive(Debug)]
@@ -23,20 +23,14 @@ impl Peer {
     }
 
     /// Starts it, and waits until its log says `ready`, or until it accepts connections where there is no such word.
-    fn start(port: u16, ready: Option<&str>, spec: &Spec<'_>) -> Option<Self> {
+    fn start(port: u16, ready: Option<&str>, service: Service) -> Option<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Server::start(spec)?;
-        let log = server.dir().join("log");
-        let server = match ready {
-            Some(word) => server.ready(|| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(word))),
-            None => server.accepting(addr),
+        let service = match ready {
+            Some(word) => service.says(word),
+            None => service.accepts(addr),
         };
-        Some(Self { addr, _server: server })
+        Some(Self { addr, _server: service.start()? })
     }
-}
-
-fn args<const N: usize>(args: [&str; N]) -> Vec<String> {
-    args.map(str::to_owned).to_vec()
 }
 
 /// BIND, authoritative for `portolan.test` (transfers allowed) and `closed.test` (forbidden).
@@ -54,9 +48,9 @@ zone "closed.test" {{ type master; file "closed"; }};
 "#,
         port
     );
-    let files = vec![("named.conf", conf), ("zone", zone()), ("closed", CLOSED.to_owned())];
-    let args = args(["-g", "-n", "1", "-c", "$D/named.conf"]);
-    Peer::start(port, Some(" running\n"), &Spec { package: "bind9", binary: "named", files, args })
+    let named = Service::new("bind9", "named").args(["-g", "-n", "1", "-c", "$D/named.conf"]);
+    let named = named.file("named.conf", conf).file("zone", zone()).file("closed", CLOSED);
+    Peer::start(port, Some(" running\n"), named)
 }
 
 /// Unbound with data of its own, asking `bind` for `portolan.test`.
@@ -92,8 +86,8 @@ remote-control:
         port,
         bind.addr.port()
     );
-    let (files, args) = (vec![("unbound.conf", conf)], args(["-d", "-c", "$D/unbound.conf"]));
-    Peer::start(port, Some("start of service"), &Spec { package: "unbound", binary: "unbound", files, args })
+    let unbound = Service::new("unbound", "unbound").file("unbound.conf", conf).args(["-d", "-c", "$D/unbound.conf"]);
+    Peer::start(port, Some("start of service"), unbound)
 }
 
 /// Dante: SOCKS5 with UDP ASSOCIATE.
@@ -107,15 +101,15 @@ pub(crate) fn danted() -> Option<Peer> {
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bindreply udpreply }}\n",
         port
     );
-    let (files, args) = (vec![("danted.conf", conf)], args(["-f", "$D/danted.conf", "-p", "$D/pid"]));
-    Peer::start(port, None, &Spec { package: "dante-server", binary: "danted", files, args })
+    let danted = Service::new("dante-server", "danted").file("danted.conf", conf);
+    Peer::start(port, None, danted.args(["-f", "$D/danted.conf", "-p", "$D/pid"]))
 }
 
 /// Microsocks: SOCKS5 without datagrams.
 pub(crate) fn microsocks() -> Option<Peer> {
     let port = free_port();
-    let args = args(["-i", "127.0.0.1", "-p", &port.to_string()]);
-    Peer::start(port, None, &Spec { package: "microsocks", binary: "microsocks", files: Vec::new(), args })
+    let microsocks = Service::new("microsocks", "microsocks").args(["-i", "127.0.0.1", "-p", &port.to_string()]);
+    Peer::start(port, None, microsocks)
 }
 
 const CLOSED: &str = "$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n";

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use portolan_core::{Connector, Credentials, Endpoint, Error, Hop, Kind, Phase, Roots, Tls};
 use portolan_db::redis::{Client, Options};
-use portolan_testbed::{Certs, Server, Spec, find, free_port, record};
+use portolan_testbed::{Certs, Server, Service, find, free_port, record};
 
 struct Proxy {
     _server: Server,
@@ -33,8 +33,7 @@ fn run(
     package: &str,
     binary: &str,
     port: u16,
-    files: Vec<(&str, String)>,
-    args: &[&str],
+    change: impl FnOnce(Service) -> Service,
     version: &[&str],
 ) -> Option<Proxy> {
     let path = find(package, binary)?;
@@ -45,17 +44,18 @@ fn run(
         said.split(|c: char| !(c.is_ascii_digit() || c == '.')).find(|word| word.contains('.') && word.len() > 2);
     let version = format!("{binary} {}", number.unwrap_or("(version not told)").trim_matches('.'));
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    let server = Server::start(&Spec { package, binary, files, args })?.accepting(addr);
+    let server = change(Service::new(package, binary)).accepts(addr).start()?;
     Some(Proxy { _server: server, addr, version })
 }
 
 fn redis() -> Option<(Server, Endpoint)> {
     let port = free_port();
     let number = port.to_string();
-    let args = ["--port", &number, "--bind", "127.0.0.1", "--save", "", "--dir", "$D"].map(str::to_owned).to_vec();
-    let server = Server::start(&Spec { package: "redis-server", binary: "redis-server", files: vec![], args })?;
-    Some((server.accepting(([127, 0, 0, 1], port).into()), Endpoint::new("localhost", port).unwrap()))
+    let server = Service::new("redis-server", "redis-server")
+        .args(["--port", &number, "--bind", "127.0.0.1", "--save", "", "--dir", "$D"])
+        .accepts(([127, 0, 0, 1], port).into())
+        .start()?;
+    Some((server, Endpoint::new("localhost", port).unwrap()))
 }
 
 fn squid(certs: &Certs, port: u16, tls_port: u16) -> Option<Proxy> {
@@ -69,19 +69,14 @@ fn squid(certs: &Certs, port: u16, tls_port: u16) -> Option<Proxy> {
          cache_log stdio:/dev/stderr\nshutdown_lifetime 0 seconds\nvisible_hostname localhost\nnetdb_filename none\n\
          coredump_dir $D\n"
     );
-    let files = vec![
-        ("squid.conf", conf),
-        ("users", users),
-        ("server.pem", certs.server.clone()),
-        ("server.key", certs.server_key.clone()),
-    ];
-    run("squid-openssl", "squid", port, files, &["-N", "-f", "$D/squid.conf"], &["-v"])
+    let files = |squid: Service| squid.file("squid.conf", conf).file("users", users).tls(certs);
+    run("squid-openssl", "squid", port, |squid| files(squid).args(["-N", "-f", "$D/squid.conf"]), &["-v"])
 }
 
 fn tinyproxy(port: u16, auth: bool) -> Option<Proxy> {
     let auth = if auth { "BasicAuth ann sesame\n" } else { "" };
     let conf = format!("Port {port}\nListen 127.0.0.1\nTimeout 60\nAllow 127.0.0.1\n{auth}");
-    run("tinyproxy", "tinyproxy", port, vec![("tp.conf", conf)], &["-d", "-c", "$D/tp.conf"], &["-v"])
+    run("tinyproxy", "tinyproxy", port, |tiny| tiny.file("tp.conf", conf).args(["-d", "-c", "$D/tp.conf"]), &["-v"])
 }
 
 fn danted(port: u16) -> Option<Proxy> {
@@ -92,7 +87,8 @@ fn danted(port: u16) -> Option<Proxy> {
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bind connect udpassociate }}\n\
          socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 command: bindreply udpreply }}\n"
     );
-    run("dante-server", "danted", port, vec![("danted.conf", conf)], &["-f", "$D/danted.conf", "-p", "$D/pid"], &["-v"])
+    let args = ["-f", "$D/danted.conf", "-p", "$D/pid"];
+    run("dante-server", "danted", port, |dante| dante.file("danted.conf", conf).args(args), &["-v"])
 }
 
 fn microsocks(port: u16, auth: bool) -> Option<Proxy> {
@@ -101,7 +97,7 @@ fn microsocks(port: u16, auth: bool) -> Option<Proxy> {
     if auth {
         args.extend(["-u", "ann", "-P", "sesame"]);
     }
-    let mut proxy = run("microsocks", "microsocks", port, vec![], &args, &["-h"])?;
+    let mut proxy = run("microsocks", "microsocks", port, |micro| micro.args(args), &["-h"])?;
     let package = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "microsocks"]).output().unwrap();
     proxy.version = format!("microsocks {}", String::from_utf8_lossy(&package.stdout));
     Some(proxy)

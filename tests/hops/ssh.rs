@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use portolan_core::{Endpoint, Hop, Kind};
 use portolan_testbed::record::{Recorder, Redact, Side};
-use portolan_testbed::{Server, Spec, find, folder, free_port, record};
+use portolan_testbed::{Server, Service, find, folder, free_port, record};
 
 use super::{Proxy, pass, redis};
 
@@ -40,21 +40,20 @@ fn dynamic_forward() -> Option<(Server, Proxy)> {
          UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
          AllowTcpForwarding yes\n"
     );
-    let spec = Spec {
-        package: "openssh-server",
-        binary: "sshd",
-        files: vec![("sshd_config", conf), ("known", known)],
-        args: ["-D", "-e", "-f", "$D/sshd_config"].map(str::to_owned).to_vec(),
-    };
-    let sshd = Server::start_in(&spec, dir)?.accepting(([127, 0, 0, 1], port).into());
+    let sshd = Service::new("openssh-server", "sshd")
+        .folder(dir)
+        .file("sshd_config", conf)
+        .file("known", known)
+        .args(["-D", "-e", "-f", "$D/sshd_config"])
+        .accepts(([127, 0, 0, 1], port).into())
+        .start()?;
     let keys = sshd.dir().display();
     let args = format!(
         "-N -F none -D 127.0.0.1:{socks} -p {port} -i {keys}/id -o IdentitiesOnly=yes -o BatchMode=yes \
          -o UserKnownHostsFile={keys}/known -o StrictHostKeyChecking=yes -o ExitOnForwardFailure=yes {user}@127.0.0.1"
     );
-    let args = args.split(' ').map(str::to_owned).collect();
     let addr = ([127, 0, 0, 1], socks).into();
-    let ssh = Server::start(&Spec { package: "openssh-client", binary: "ssh", files: vec![], args })?.accepting(addr);
+    let ssh = Service::new("openssh-client", "ssh").args(args.split(' ')).accepts(addr).start()?;
     let version = said("ssh", &["-V"]).split(',').next().unwrap().replace('_', " ");
     Some((sshd, Proxy { _server: ssh, addr, version }))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
 use portolan_mail::smtp::{Client, Envelope, Notify, Options, Reply, Return, Security};
-use portolan_testbed::{Certs, Server, Spec, Tape, find, free_port, record};
+use portolan_testbed::{Certs, Server, Service, Tape, find, free_port, record};
 
 struct Postfix {
     server: Server,
@@ -108,21 +108,16 @@ fn postfix() -> Option<Postfix> {
                 mech_list: PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256\n";
     let script = "set -e\nmkdir -p q d mail sasl\nmv smtpd.conf sasl/\nchown postfix d mail\nchmod 755 .\n\
                   printf secret | saslpasswd2 -p -c -f ./sasldb2 -u localhost joe\nchown postfix sasldb2\nexec postfix -c $D start-fg\n";
-    let spec = Spec {
-        package: "postfix",
-        binary: "sh",
-        files: vec![
-            ("main.cf", main_cf(&id("-u"), &id("-g"))),
-            ("master.cf", format!("{listeners}{SERVICES}")),
-            ("smtpd.conf", sasl.to_owned()),
-            ("server.pem", certs.server.clone()),
-            ("server.key", certs.server_key.clone()),
-            ("run", script.to_owned()),
-        ],
-        args: vec!["-ex".to_owned(), "run".to_owned()],
-    };
-    let server =
-        Server::start(&spec)?.accepting(([127, 0, 0, 1], port).into()).accepting(([127, 0, 0, 1], tls_port).into());
+    let server = Service::new("postfix", "sh")
+        .file("main.cf", main_cf(&id("-u"), &id("-g")))
+        .file("master.cf", format!("{listeners}{SERVICES}"))
+        .file("smtpd.conf", sasl)
+        .tls(&certs)
+        .file("run", script)
+        .args(["-ex", "run"])
+        .accepts(([127, 0, 0, 1], port).into())
+        .accepts(([127, 0, 0, 1], tls_port).into())
+        .start()?;
     Some(Postfix { server, port, tls_port, certs })
 }
 
@@ -242,11 +237,8 @@ async fn a_second_server_agrees() {
          Controller(Box(), hostname='127.0.0.1', port={port}, tls_context=tls, require_starttls=True, authenticator=login, auth_required=True).start()\n\
          time.sleep(3600)\n"
     );
-    let files =
-        vec![("server.pem", certs.server.clone()), ("server.key", certs.server_key.clone()), ("serve.py", script)];
-    let spec = Spec { package: "python3-aiosmtpd", binary: "python3", files, args: vec!["$D/serve.py".to_owned()] };
-    let Some(server) = Server::start(&spec) else { return };
-    let server = server.accepting(([127, 0, 0, 1], port).into());
+    let service = Service::new("python3-aiosmtpd", "python3").file("serve.py", script).tls(&certs).arg("$D/serve.py");
+    let Some(server) = service.accepts(([127, 0, 0, 1], port).into()).start() else { return };
     let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
     let net = Connector::builder().tls(tls).build().unwrap();
     let options =

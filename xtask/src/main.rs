@@ -31,7 +31,7 @@ const HELP: &str = "cargo xtask COMMAND
   test [--install] [--family F] [--fast]
                                    every suite; --install installs the real servers and lets none be missing;
                                    --fast leaves out what needs servers
-  testbed install [FAMILY] | list  the servers that the suites start
+  testbed install [FAMILY] | list  the servers that the suites start: packages, found or missing, versions
   registry [--check | --write]     the table of protocols and what the last full run proved
   new-protocol FAMILY NAME [--small]
                                    row, module, tests, fuzz target and example of a new protocol

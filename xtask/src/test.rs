@@ -61,6 +61,8 @@ pub(crate) fn count(root: &Path, options: &Options<'_>) -> (Count, Outcome) {
 struct Seen {
     count: Count,
     skipped: Vec<String>,
+    /// What could not run on this machine.
+    forbidden: Vec<String>,
     laws: BTreeMap<String, u64>,
     /// Inside what passed tests printed.
     quiet: bool,
@@ -87,7 +89,7 @@ fn all(root: &Path, options: &Options<'_>, seen: &mut Seen) -> Outcome {
         }
         good &= watch(&mut command, |line| seen.line(line))?;
     }
-    for skipped in &seen.skipped {
+    for skipped in seen.forbidden.iter().chain(&seen.skipped) {
         println!("{skipped}");
     }
     if !good || seen.count.failed > 0 {
@@ -145,6 +147,10 @@ impl Seen {
         if line.starts_with("SKIPPED") {
             self.skipped.push(line.to_owned());
         }
+        // What the machine forbids (a network of its own) no installation can mend.
+        if line.starts_with("UNAVAILABLE") && !self.forbidden.iter().any(|known| known == line) {
+            self.forbidden.push(line.to_owned());
+        }
         if self.count.add_line(line) || line == "failures:" {
             self.quiet = false;
         } else if line == "successes:" {
@@ -170,6 +176,8 @@ mod tests {
             "test redis::tests::the_decoder_keeps_the_laws ... ok",
             "successes:",
             "SKIPPED: redis-server is missing: install redis-server",
+            "UNAVAILABLE: network namespaces are not allowed here",
+            "UNAVAILABLE: network namespaces are not allowed here",
             "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
         ];
         lines.iter().for_each(|line| seen.line(line));
@@ -177,6 +185,7 @@ mod tests {
             (seen.count.passed, seen.skipped.len(), seen.laws.get("redis"), seen.quiet),
             (2, 1, Some(&1), false)
         );
+        assert_eq!(seen.forbidden.len(), 1);
     }
 
     #[test]

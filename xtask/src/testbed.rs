@@ -1,6 +1,6 @@
 //! `cargo xtask testbed`: the real servers that the suites start, as Debian packages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,13 +16,18 @@ const VENVS: &str = "/opt/portolan-testbed";
 /// What Debian asks before it starts a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Prints what each protocol needs, and whether it is there.
+/// Prints each package that the suites need, whether it is there, in which version, and what it is for.
 pub(crate) fn list(root: &Path) -> Outcome {
     let table = Table::load(root)?;
-    for row in table.ordered().into_iter().filter(|row| !row.install.is_empty()) {
-        for package in &row.install {
-            println!("{:<14} {:<20} {}", row.name, package, if installed(package) { "installed" } else { "missing" });
-        }
+    let mut uses: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in table.ordered() {
+        row.install.iter().for_each(|package| uses.entry(package).or_default().push(&row.name));
+    }
+    table.also.iter().for_each(|package| uses.entry(package).or_default().push("other suites"));
+    for (package, users) in uses {
+        let found = version(package);
+        let (state, version) = found.as_deref().map_or(("missing", "-"), |version| ("found", version));
+        println!("{package:<20} {state:<8} {version:<28} {}", users.join(", "));
     }
     Ok(())
 }
@@ -111,9 +116,23 @@ fn apt(args: &[&str]) -> Command {
 }
 
 fn installed(package: &str) -> bool {
+    version(package).is_some()
+}
+
+/// The version of an installed package.
+fn version(package: &str) -> Option<String> {
     if let Some(command) = package.strip_prefix(PIP) {
-        return Path::new("/usr/local/bin").join(command).exists();
+        return Path::new("/usr/local/bin").join(command).exists().then(|| pip_version(command));
     }
-    let query = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(Stdio::null()).output();
-    query.is_ok_and(|output| output.stdout == b"install ok installed")
+    let mut query = Command::new("dpkg-query");
+    let query = query.args(["-W", "-f=${Status} ${Version}", package]).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&query.stdout).strip_prefix("install ok installed ").map(str::to_owned)
+}
+
+/// What the environment of a Python program says of it; one that was put there in another way has no known version.
+fn pip_version(package: &str) -> String {
+    let program = format!("import importlib.metadata as m; print(m.version('{package}'))");
+    let said = Command::new(format!("{VENVS}/{package}/bin/python")).args(["-c", &program]).output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    if said.is_empty() { "?".to_owned() } else { said }
 }

@@ -308,6 +308,8 @@ impl ConnectorBuilder {
     /// Where sockets come from: an address, an interface, a source port.
     pub fn bind(mut self, bind: impl Into<Bind>) -> Self {
         self.settings.bind = bind.into();
+        // Which family wins may differ from there.
+        self.settings.winners = Arc::default();
         self
     }
 

@@ -5,23 +5,30 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures_util::{Stream as Answers, StreamExt};
+use tokio::net::TcpStream;
 
 use crate::clock::{self, Instant};
 use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::happy::{self, HappyOptions};
-use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings};
+use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
+use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
 use crate::policy::Policy;
-use crate::resolve::Resolver;
+use crate::resolve::{Answer, Family, Part, Resolver, canonical};
 use crate::sockopt::{Bind, TcpOptions, connect_tcp};
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::tls::Tls;
+
+/// Addresses tried in one call that are remembered one by one.
+const MAX_TRIED: usize = 32;
 
 /// A boxed future, as object-safe traits return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -73,6 +80,7 @@ pub(crate) struct Settings {
     pub(crate) bind: Bind,
     pub(crate) tcp: TcpOptions,
     pub(crate) happy: HappyOptions,
+    pub(crate) winners: Arc<Winners>,
     pub(crate) tls: Tls,
     pub(crate) hop_tls: Tls,
 }
@@ -84,6 +92,25 @@ struct Progress {
     hops: Vec<HopInfo>,
     timings: Timings,
     attempts: u32,
+    tried: Vec<Try>,
+}
+
+/// One address being tried, or that was.
+#[derive(Debug)]
+struct Try {
+    address: SocketAddr,
+    started: Instant,
+    ended: Option<(Instant, TriedOutcome)>,
+}
+
+impl Progress {
+    fn tried(&self, now: Instant) -> Vec<Tried> {
+        let facts = |one: &Try| {
+            let (ended, outcome) = one.ended.clone().unwrap_or((now, TriedOutcome::Dropped));
+            Tried { address: one.address, elapsed: ended - one.started, outcome }
+        };
+        self.tried.iter().map(facts).collect()
+    }
 }
 
 impl DialContext {
@@ -127,22 +154,7 @@ impl DialContext {
         let limit = self.settings.timeouts.resolve_limit();
         let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await?;
         self.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - started);
-        let mut blocked = None;
-        let mut allowed = Vec::with_capacity(answer.addrs.len());
-        for ip in answer.addrs {
-            let addr = SocketAddr::new(ip, to.port());
-            match policy.check(addr) {
-                Ok(()) => allowed.push(addr),
-                Err(error) => blocked = Some(error),
-            }
-        }
-        match blocked {
-            Some(error) if allowed.is_empty() => Err(error),
-            _ if allowed.is_empty() => {
-                Err(Error::new(Kind::Resolve, format!("{name} has no address")).with_phase(Phase::Resolve))
-            }
-            _ => Ok(allowed),
-        }
+        allowed(name, to.port(), answer, policy)
     }
 
     /// What a hop at `place` asks its proxy for: `to` itself, or the addresses it stands for.
@@ -200,6 +212,30 @@ impl DialContext {
         });
     }
 
+    /// Tries an address, and keeps what becomes of it.
+    async fn tried<T>(&self, address: SocketAddr, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut place = None;
+        self.note(|p| {
+            p.address = Some(address);
+            p.attempts += 1;
+            if p.tried.len() < MAX_TRIED {
+                place = Some(p.tried.len());
+                p.tried.push(Try { address, started: clock::now(), ended: None });
+            }
+        });
+        let result = work.await;
+        let outcome = match &result {
+            Ok(_) => TriedOutcome::Connected,
+            Err(error) => TriedOutcome::Failed(error.message().into()),
+        };
+        self.note(|p| {
+            if let Some(one) = place.and_then(|place| p.tried.get_mut(place)) {
+                one.ended = Some((clock::now(), outcome));
+            }
+        });
+        result
+    }
+
     fn note(&self, f: impl FnOnce(&mut Progress)) {
         f(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -222,6 +258,7 @@ impl DialContext {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         info.hops.clone_from(&progress.hops);
         info.attempts = progress.attempts;
+        info.tried = progress.tried(clock::now());
         let tls = info.timings.tls;
         info.timings = Timings { tls, total: clock::now() - self.started, ..progress.timings };
     }
@@ -236,8 +273,29 @@ impl DialContext {
             elapsed,
             timings: Timings { total: elapsed, ..progress.timings },
             attempts: progress.attempts,
+            tried: progress.tried(clock::now()),
         };
         error.with_endpoint(to.clone()).with_attempt(attempt)
+    }
+}
+
+/// The addresses of an answer that the policy allows.
+fn allowed(name: &str, port: u16, answer: Answer, policy: &Policy) -> Result<Vec<SocketAddr>> {
+    let mut blocked = None;
+    let mut allowed = Vec::with_capacity(answer.addrs.len());
+    for ip in answer.addrs {
+        let addr = SocketAddr::new(ip, port);
+        match policy.check(addr) {
+            Ok(()) => allowed.push(addr),
+            Err(error) => blocked = Some(error),
+        }
+    }
+    match blocked {
+        Some(error) if allowed.is_empty() => Err(error),
+        _ if allowed.is_empty() => {
+            Err(Error::new(Kind::Resolve, format!("{name} has no address")).with_phase(Phase::Resolve))
+        }
+        _ => Ok(allowed),
     }
 }
 
@@ -268,45 +326,52 @@ impl Direct {
     }
 
     async fn stream(self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
-        let settings = &cx.settings;
         #[cfg(unix)]
         if let Host::Unix(path) = to.host() {
             cx.policy(self.last).check_unix(path)?;
             return unix(path, cx).await;
         }
-        let addrs = self.addrs(to, cx).await?;
-        cx.note(|p| p.address = addrs.first().copied());
-        let started = clock::now();
-        let connect = |addr| {
-            cx.note(|p| {
-                p.address = Some(addr);
-                p.attempts += 1;
-            });
-            async move { connect_tcp(addr, &settings.bind, &settings.tcp).await }
+        let (tcp, addr) = match to.name() {
+            Some(name) => self.named(name, to.port(), cx).await?,
+            None => self.single(to, cx).await?,
         };
-        let race = happy::race(addrs, &settings.happy, settings.timeouts.attempt_limit(), connect);
-        let raced = clock::within(settings.timeouts.connect_limit(), Phase::Connect, race).await;
-        let (tcp, addr, _) = raced.inspect_err(|_| {
-            // The name may lead elsewhere by now: the next call asks anew.
-            if let Some(name) = to.name() {
-                settings.resolver.forget(name);
-            }
-        })?;
-        cx.note(|p| {
-            p.address = Some(addr);
-            p.timings.connect = Some(clock::now() - started);
-        });
+        cx.note(|p| p.address = Some(addr));
         Ok(Stream::from_tcp(tcp))
     }
 
+    /// Connects to an address that needs no resolving.
+    async fn single(self, to: &Endpoint, cx: &DialContext) -> Result<(TcpStream, SocketAddr)> {
+        let addrs = self.addrs(to, cx).await;
+        let answers = futures_util::stream::iter([(None, addrs)]);
+        raced(answers, None, &[Family::V4, Family::V6], cx).await.map_err(|lost| lost.error)
+    }
+
+    /// Resolves a name and connects, each family as soon as it is there. The policy sees every address before it is tried.
+    async fn named(self, name: &str, port: u16, cx: &DialContext) -> Result<(TcpStream, SocketAddr)> {
+        let settings = &cx.settings;
+        let policy = cx.policy(self.last);
+        policy.check_name(name, port)?;
+        let families: Vec<Family> =
+            [Family::V6, Family::V4].into_iter().filter(|family| settings.bind.reaches(any(*family))).collect();
+        let started = clock::now();
+        let parts = settings.resolver.parts(name, &families, settings.timeouts.resolve_limit());
+        let answers = parts.map(|Part { family, answer }| {
+            let addrs = answer.and_then(|answer| allowed(name, port, answer, policy));
+            (family, addrs.and_then(|addrs| reachable(addrs, &settings.bind)))
+        });
+        let won = raced(answers, Some((name, started)), &families, cx).await;
+        won.map_err(|lost| {
+            if lost.tried {
+                // The name may lead elsewhere by now: the next call asks anew.
+                settings.resolver.forget(name);
+                settings.winners.forget(&canonical(name));
+            }
+            lost.error
+        })
+    }
+
     async fn addrs(self, to: &Endpoint, cx: &DialContext) -> Result<Vec<SocketAddr>> {
-        let mut addrs = cx.resolve(to, self.last).await?;
-        addrs.retain(|addr| cx.settings.bind.reaches(*addr));
-        if addrs.is_empty() {
-            let message = "no address of the family of the local address";
-            return Err(Error::new(Kind::Connect, message).with_phase(Phase::Connect));
-        }
-        Ok(addrs)
+        reachable(cx.resolve(to, self.last).await?, &cx.settings.bind)
     }
 
     async fn socket(self, to: &Endpoint, cx: &DialContext) -> Result<Datagram> {
@@ -334,6 +399,62 @@ impl Dial for Direct {
     fn datagram<'a>(&'a self, to: &'a Endpoint, cx: &'a DialContext) -> BoxFuture<'a, Result<Datagram>> {
         Box::pin(self.socket(to, cx))
     }
+}
+
+/// Races what `answers` gives. `named` is the name and since when it is being resolved.
+async fn raced(
+    answers: impl Answers<Item = Answered> + Unpin,
+    named: Option<(&str, Instant)>,
+    families: &[Family],
+    cx: &DialContext,
+) -> std::result::Result<(TcpStream, SocketAddr), Lost> {
+    let settings = &cx.settings;
+    let name = named.map(|(name, _)| canonical(name));
+    let remembered = name.as_ref().and_then(|name| settings.winners.of(name));
+    let limit = settings.timeouts.connect_limit();
+    let rules = Rules { options: &settings.happy, remembered, families, limit };
+    let attempt_limit = settings.timeouts.attempt_limit();
+    let first = AtomicBool::new(true);
+    let connect = |addr| {
+        if let Some((_, since)) = named.filter(|_| first.swap(false, Ordering::Relaxed)) {
+            cx.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - since);
+        }
+        cx.tried(addr, async move {
+            let work = connect_tcp(addr, &settings.bind, &settings.tcp);
+            let work = async { work.await.map_err(|error| Error::io(Phase::Connect, error)) };
+            clock::within(attempt_limit, Phase::Connect, work).await
+        })
+    };
+    let won = happy::race(answers, rules, connect).await?;
+    cx.note(|p| p.timings.connect = Some(clock::now() - won.began));
+    if let Some(name) = name {
+        let family = Family::of(won.addr.ip());
+        if family == won.expected {
+            settings.winners.forget(&name);
+        } else if won.contested {
+            settings.winners.won(&name, family, settings.happy.memory_time());
+        }
+    }
+    Ok((won.value, won.addr))
+}
+
+/// An address of a family, whichever.
+fn any(family: Family) -> SocketAddr {
+    let ip: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+/// Those that a socket of ours can reach.
+fn reachable(mut addrs: Vec<SocketAddr>, bind: &Bind) -> Result<Vec<SocketAddr>> {
+    addrs.retain(|addr| bind.reaches(*addr));
+    if addrs.is_empty() {
+        let message = "no address of the family of the local address";
+        return Err(Error::new(Kind::Connect, message).with_phase(Phase::Connect));
+    }
+    Ok(addrs)
 }
 
 #[cfg(unix)]

@@ -61,6 +61,30 @@ pub struct TlsInfo {
     pub resumed: bool,
 }
 
+/// One address that was tried, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tried {
+    /// The address.
+    pub address: SocketAddr,
+    /// How long it took, until it ended or until another one was taken.
+    pub elapsed: Duration,
+    /// How it ended.
+    pub outcome: TriedOutcome,
+}
+
+/// What became of an address that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TriedOutcome {
+    /// It answered.
+    Connected,
+    /// It did not, and why.
+    Failed(Arc<str>),
+    /// Another one was faster, or the time of the call was over.
+    Dropped,
+}
+
 /// What is known about a connection.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -77,6 +101,8 @@ pub struct ConnectionInfo {
     pub timings: Timings,
     /// How many addresses were tried, the good one included.
     pub attempts: u32,
+    /// Each of them, in the order in which they were begun; the first 32.
+    pub tried: Vec<Tried>,
     /// Whether it came out of a pool.
     pub reused: bool,
 }
@@ -95,4 +121,6 @@ pub struct Attempt {
     pub timings: Timings,
     /// How many addresses were tried.
     pub attempts: u32,
+    /// Each of them, in the order in which they were begun; the first 32.
+    pub tried: Vec<Tried>,
 }

@@ -345,4 +345,25 @@ mod hickory {
             assert_eq!((error.kind(), error.delivery()), (Kind::Resolve, Delivery::NotSent), "{name}");
         }
     }
+
+    #[tokio::test]
+    async fn each_family_is_asked_for_and_refused_by_itself() {
+        use portolan_core::Family;
+        let (resolver, _) = resolver().await;
+        let v4 = resolver.lookup_family("both.test", Family::V4).await.unwrap();
+        assert_eq!(v4.addrs, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        assert!(v4.ttl.unwrap() > Duration::from_secs(110));
+        let v6 = resolver.lookup_family("both.test", Family::V6).await.unwrap();
+        assert_eq!(v6.addrs, ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        for (name, family, why) in [
+            ("four.test", Family::V6, ResolveFailure::NoSuchName),
+            ("none.test", Family::V6, ResolveFailure::NoSuchName),
+            ("half.test", Family::V6, ResolveFailure::NoSuchName),
+            ("half.test", Family::V4, ResolveFailure::Unavailable),
+            ("broken.test", Family::V6, ResolveFailure::Unavailable),
+        ] {
+            let error = resolver.lookup_family(name, family).await.unwrap_err();
+            assert_eq!(error.server::<ResolveFailure>(), Some(&why), "{name} {family:?}: {error:?}");
+        }
+    }
 }

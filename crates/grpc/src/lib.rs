@@ -37,7 +37,10 @@ pub use codec_json::Json;
 pub use codec_prost::Prost;
 pub use compress::Encoding;
 pub use deadline::Deadline;
+// Named by generated code.
 pub use frame::{COMPRESSED, Frame, Frames, PREFIX};
+#[doc(no_inline)]
+pub use futures_core::Stream;
 pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};

@@ -2,8 +2,8 @@
 //!
 //! Any crate may have it as a dev-dependency; nothing that is published may use it otherwise.
 //!
-//! - [`Service`] says which installed server to start; the [`Server`] is ended when dropped, or when the test is killed. A suite that misses its
-//!   server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
+//! - [`Service`] says which installed server to start; the [`Server`] is ended when dropped, or when the test is killed. A
+//!   suite that misses its server says which package to install and passes; with `PORTOLAN_REQUIRE_SERVERS` set it fails.
 //! - [`Certs`] is a test authority: what it signs is trusted by nobody else.
 //! - [`rogue`] plays peers that misbehave to the byte, from a script.
 //! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.

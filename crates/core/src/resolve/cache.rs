@@ -1,4 +1,4 @@
-//! A cache with a life time for every answer, short memory for certain refusals, and one look-up per name at a time.
+//! A cache with a life time for every answer, short memory for certain refusals, and one look-up per question at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Answer, Resolve, ResolveFailure, failed};
+use super::{Answer, Family, Resolve, ResolveFailure, ask, canonical, failed};
 use crate::clock::{self, Instant};
 use crate::error::{Error, Phase, Result};
 
 /// The longest that one look-up may take: a resolver that never answers must not hold its name for ever.
 const MAX_LOOKUP: Duration = Duration::from_secs(30);
+
+/// How often a caller asks anew after the task that asked was cut short with the runtime of somebody else.
+const MAX_TAKE_OVERS: usize = 3;
 
 /// Names asked for at once. Each is a task that outlives callers who give up, so a slow name service must not gather more.
 const MAX_UNDER_WAY: usize = 1024;
@@ -60,7 +63,8 @@ impl CacheOptions {
         self
     }
 
-    /// How many names are kept. Default 4096; the ones that end soonest make room.
+    /// How many answers are kept: a name whose families are asked for apart has two. Default 4096; the ones that end soonest
+    /// make room.
     #[must_use]
     pub fn entries(mut self, count: usize) -> Self {
         self.entries = count.max(1);
@@ -71,6 +75,19 @@ impl CacheOptions {
 /// What a look-up ends in, in a form that many can have. A refusal that is not certain carries its words.
 type Outcome = Result<Answer, (ResolveFailure, Arc<str>)>;
 
+/// A question: a name, and one family or both. Each question has its own answer, life time and refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) family: Option<Family>,
+}
+
+impl Key {
+    pub(super) fn new(name: &str, family: Option<Family>) -> Self {
+        Self { name: canonical(name), family }
+    }
+}
+
 pub(super) struct Cache {
     options: CacheOptions,
     state: Arc<Mutex<State>>,
@@ -78,8 +95,8 @@ pub(super) struct Cache {
 
 #[derive(Default)]
 struct State {
-    kept: HashMap<String, (Outcome, Instant)>,
-    under_way: HashMap<String, (u64, watch::Receiver<Option<Outcome>>)>,
+    kept: HashMap<Key, (Outcome, Instant)>,
+    under_way: HashMap<Key, (u64, watch::Receiver<Option<Outcome>>)>,
     /// Numbers the look-ups, so that one that was forgotten knows that it is no longer the one of its name.
     begun: u64,
 }
@@ -98,51 +115,62 @@ impl Cache {
         self.options
     }
 
-    /// The kept answer, or that of the one look-up for this name. The look-up is a task of its own, so that a caller who
+    /// The kept answer, or that of the one look-up for this question. The look-up is a task of its own, so that a caller who
     /// gives up does not take it away from the others; it ends with its resolver's own answer and holds no caller's data.
-    pub(super) async fn lookup(&self, name: &str, beneath: impl FnOnce() -> Arc<dyn Resolve>) -> Result<Answer> {
-        let outcome = match self.find_or_begin(name, beneath) {
-            Found::Kept(outcome) => outcome,
-            Found::UnderWay(mut receiver) => {
-                let ended = receiver.wait_for(Option::is_some).await;
-                ended
-                    .ok()
-                    .and_then(|outcome| outcome.clone())
-                    .unwrap_or_else(|| Err((ResolveFailure::Unavailable, "".into())))
+    pub(super) async fn lookup(&self, key: &Key, beneath: impl Fn() -> Arc<dyn Resolve>) -> Result<Answer> {
+        let mut outcome = None;
+        for _ in 0..=MAX_TAKE_OVERS {
+            outcome = match self.find_or_begin(key, &beneath) {
+                Found::Kept(outcome) => Some(outcome),
+                // Nothing at all: the task ended with its runtime, which need not be this caller's.
+                Found::UnderWay(mut receiver) => {
+                    receiver.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+                }
+            };
+            if outcome.is_some() {
+                break;
             }
-        };
-        outcome.map_err(|(why, words)| restored(name, why, &words))
+        }
+        let outcome = outcome.unwrap_or_else(|| Err((ResolveFailure::Unavailable, "".into())));
+        outcome.map_err(|(why, words)| restored(&key.name, why, &words))
     }
 
-    fn find_or_begin(&self, name: &str, beneath: impl FnOnce() -> Arc<dyn Resolve>) -> Found {
+    /// The kept answer, if there is one.
+    pub(super) fn kept(&self, key: &Key) -> Option<Result<Answer>> {
+        let outcome = lock(&self.state).fresh(key)?;
+        Some(outcome.map_err(|(why, words)| restored(&key.name, why, &words)))
+    }
+
+    fn find_or_begin(&self, key: &Key, beneath: &impl Fn() -> Arc<dyn Resolve>) -> Found {
         let mut state = lock(&self.state);
-        if let Some((outcome, until)) = state.kept.get(name) {
-            if *until > clock::now() {
-                return Found::Kept(outcome.clone());
-            }
-            state.kept.remove(name);
+        if let Some(outcome) = state.fresh(key) {
+            return Found::Kept(outcome);
         }
-        if let Some((_, receiver)) = state.under_way.get(name) {
+        if let Some((_, receiver)) = state.under_way.get(key) {
             return Found::UnderWay(receiver.clone());
         }
         if state.under_way.len() >= MAX_UNDER_WAY {
-            let words = format!("{name}: {MAX_UNDER_WAY} other names are being looked up");
+            let words = format!("{}: {MAX_UNDER_WAY} other names are being looked up", key.name);
             return Found::Kept(Err((ResolveFailure::Unavailable, words.into())));
         }
         let (sender, receiver) = watch::channel(None);
         state.begun += 1;
-        let under_way = UnderWay { state: self.state.clone(), name: name.to_owned(), number: state.begun };
-        state.under_way.insert(name.to_owned(), (under_way.number, receiver.clone()));
+        let number = state.begun;
+        state.under_way.insert(key.clone(), (number, receiver.clone()));
         drop(state);
-        tokio::spawn(run(under_way, beneath(), self.options, sender));
+        let under_way = UnderWay { state: self.state.clone(), key: key.clone(), number, sender };
+        tokio::spawn(run(under_way, beneath(), self.options));
         Found::UnderWay(receiver)
     }
 
     /// Also what is under way: its answer may be as old as the one that is forgotten, or never come.
     pub(super) fn forget(&self, name: &str) {
         let mut state = lock(&self.state);
-        state.kept.remove(name);
-        state.under_way.remove(name);
+        for family in [None, Some(Family::V4), Some(Family::V6)] {
+            let key = Key { name: name.to_owned(), family };
+            state.kept.remove(&key);
+            state.under_way.remove(&key);
+        }
     }
 
     pub(super) fn clear(&self) {
@@ -152,20 +180,33 @@ impl Cache {
     }
 }
 
+impl State {
+    /// The kept answer, unless its time is over.
+    fn fresh(&mut self, key: &Key) -> Option<Outcome> {
+        let (outcome, until) = self.kept.get(key)?;
+        if *until > clock::now() {
+            return Some(outcome.clone());
+        }
+        self.kept.remove(key);
+        None
+    }
+}
+
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the name off the list of look-ups under way, also when the task is cut short by the end of its runtime.
+/// Takes the question off the list of look-ups under way, also when the task is cut short by the end of its runtime.
 struct UnderWay {
     state: Arc<Mutex<State>>,
-    name: String,
+    key: Key,
     number: u64,
+    sender: watch::Sender<Option<Outcome>>,
 }
 
 impl UnderWay {
     fn is_current(&self, state: &State) -> bool {
-        state.under_way.get(&self.name).is_some_and(|(number, _)| *number == self.number)
+        state.under_way.get(&self.key).is_some_and(|(number, _)| *number == self.number)
     }
 }
 
@@ -173,19 +214,19 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         if self.is_current(&state) {
-            state.under_way.remove(&self.name);
+            state.under_way.remove(&self.key);
+        }
+        drop(state);
+        if std::thread::panicking() {
+            // A resolver with a fault of its own would have it again: its callers are told, and do not ask anew.
+            self.sender.send_replace(Some(Err((ResolveFailure::Unavailable, "".into()))));
         }
     }
 }
 
-async fn run(
-    under_way: UnderWay,
-    beneath: Arc<dyn Resolve>,
-    options: CacheOptions,
-    sender: watch::Sender<Option<Outcome>>,
-) {
-    let name = &under_way.name;
-    let answer = clock::within(Some(MAX_LOOKUP), Phase::Resolve, beneath.resolve(name)).await;
+async fn run(under_way: UnderWay, beneath: Arc<dyn Resolve>, options: CacheOptions) {
+    let key = &under_way.key;
+    let answer = clock::within(Some(MAX_LOOKUP), Phase::Resolve, ask(&*beneath, &key.name, key.family)).await;
     let outcome = answer.map_err(|error| {
         let why = error.server::<ResolveFailure>().copied().unwrap_or(ResolveFailure::Unavailable);
         (why, Arc::from(if error.is_timeout() { "" } else { error.message() }))
@@ -195,19 +236,20 @@ async fn run(
         Err((ResolveFailure::NoSuchName, _)) => options.negative_ttl,
         Err(_) => Duration::ZERO,
     };
-    if !keep.is_zero() {
-        let now = clock::now();
-        let mut state = lock(&under_way.state);
-        if under_way.is_current(&state) {
+    let now = clock::now();
+    let mut state = lock(&under_way.state);
+    if under_way.is_current(&state) {
+        state.under_way.remove(key);
+        if !keep.is_zero() {
             if state.kept.len() >= options.entries {
                 make_room(&mut state, now);
             }
-            state.kept.insert(name.clone(), (outcome.clone(), now + keep));
+            state.kept.insert(key.clone(), (outcome.clone(), now + keep));
         }
     }
-    drop(under_way);
+    drop(state);
     // Nobody may be waiting any more.
-    let _ = sender.send(Some(outcome));
+    under_way.sender.send_replace(Some(outcome));
 }
 
 /// Drops what has ended, and if that is not enough the entry that ends soonest.
@@ -215,9 +257,9 @@ fn make_room(state: &mut State, now: Instant) {
     let before = state.kept.len();
     state.kept.retain(|_, (_, until)| *until > now);
     if state.kept.len() == before {
-        let soonest = state.kept.iter().min_by_key(|(_, (_, until))| *until).map(|(name, _)| name.clone());
-        if let Some(name) = soonest {
-            state.kept.remove(&name);
+        let soonest = state.kept.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| key.clone());
+        if let Some(key) = soonest {
+            state.kept.remove(&key);
         }
     }
 }

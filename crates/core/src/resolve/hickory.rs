@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
+use hickory_resolver::proto::rr::RecordType;
 
-use super::{Answer, Resolve, ResolveFailure, failed};
+use super::{Answer, Family, Resolve, ResolveFailure, failed};
 use crate::clock;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
@@ -53,11 +54,31 @@ impl Resolve for Hickory {
                     return Err(failed(name, why).with_source(error));
                 }
             };
-            let now = clock::now().into_std();
-            let ttl = answer.valid_until().checked_duration_since(now).unwrap_or(Duration::ZERO);
-            Ok(Answer::new(answer.iter().collect(), Some(ttl)))
+            Ok(Answer::new(answer.iter().collect(), Some(left(answer.valid_until()))))
         })
     }
+
+    fn resolve_family<'a>(&'a self, name: &'a str, family: Family) -> Option<BoxFuture<'a, Result<Answer>>> {
+        Some(Box::pin(async move {
+            let kind = if family == Family::V4 { RecordType::A } else { RecordType::AAAA };
+            match self.0.lookup(format!("{name}."), kind).await {
+                // Aliases come along with the addresses.
+                Ok(answer) => {
+                    let addrs = answer.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
+                    Ok(Answer::new(addrs, Some(left(answer.valid_until()))))
+                }
+                Err(error) => {
+                    let certain = error.is_nx_domain() || error.is_no_records_found();
+                    let why = if certain { ResolveFailure::NoSuchName } else { ResolveFailure::Unavailable };
+                    Err(failed(name, why).with_source(error))
+                }
+            }
+        }))
+    }
+}
+
+fn left(until: std::time::Instant) -> Duration {
+    until.checked_duration_since(clock::now().into_std()).unwrap_or(Duration::ZERO)
 }
 
 impl fmt::Debug for Hickory {

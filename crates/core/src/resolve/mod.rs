@@ -1,7 +1,8 @@
 //! Names to addresses: one resolver for all protocols.
 //!
 //! A [`Resolver`] answers from its overrides, then from its cache, and asks what lies beneath ([`Resolve`]) only once for any
-//! number of callers who want the same name at the same time.
+//! number of callers who want the same name at the same time. Where what lies beneath can ask for IPv4 and IPv6 apart, a
+//! connection is begun with whichever is there, and the other one joins the race when it comes (RFC 8305 3).
 
 mod cache;
 #[cfg(feature = "dns-hickory")]
@@ -15,11 +16,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
+
+use crate::clock;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
 
-use cache::Cache;
 pub use cache::CacheOptions;
+use cache::{Cache, Key};
 #[cfg(feature = "dns-hickory")]
 pub use hickory::Hickory;
 pub use system::System;
@@ -41,6 +45,32 @@ impl Answer {
     }
 }
 
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// IPv4: A records.
+    V4,
+    /// IPv6: AAAA records.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
 /// Why a name has no address: read it with [`Error::server`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,6 +85,41 @@ pub enum ResolveFailure {
 pub trait Resolve: Send + Sync + fmt::Debug + 'static {
     /// The addresses of `name`: lower case, no trailing dot, never an address. Dropping the future gives up.
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>>;
+
+    /// The addresses of one family, for a resolver that can ask for each by itself: a slow or broken family then holds up
+    /// nobody. `None`, the default, says that it cannot, whatever the name; [`resolve`](Self::resolve) is then asked for both.
+    /// A name that has no address of this family is [`ResolveFailure::NoSuchName`].
+    fn resolve_family<'a>(&'a self, _name: &'a str, _family: Family) -> Option<BoxFuture<'a, Result<Answer>>> {
+        None
+    }
+}
+
+/// One answer of those that a name has, as they come.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The family asked for, or `None` for both at once.
+    pub(crate) family: Option<Family>,
+    pub(crate) answer: Result<Answer>,
+}
+
+/// The answers under way for one name.
+pub(crate) type Parts<'a> = FuturesUnordered<BoxFuture<'a, Part>>;
+
+/// Asks `beneath`, for one family or for both.
+async fn ask(beneath: &dyn Resolve, name: &str, family: Option<Family>) -> Result<Answer> {
+    let Some(family) = family else {
+        return beneath.resolve(name).await;
+    };
+    match beneath.resolve_family(name, family) {
+        Some(answer) => answer.await.and_then(|answer| only(name, answer, family)),
+        None => beneath.resolve(name).await.and_then(|answer| only(name, answer, family)),
+    }
+}
+
+/// What an answer holds of one family; none is a certain no.
+fn only(name: &str, mut answer: Answer, family: Family) -> Result<Answer> {
+    answer.addrs.retain(|ip| Family::of(*ip) == family);
+    if answer.addrs.is_empty() { Err(failed(name, ResolveFailure::NoSuchName)) } else { Ok(answer) }
 }
 
 /// The error for a name that could not be resolved.
@@ -101,7 +166,7 @@ impl Resolver {
     #[must_use]
     pub fn with_override(self, name: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut overrides = self.0.overrides.clone();
-        overrides.insert(name.trim_end_matches('.').to_ascii_lowercase(), addrs.into_iter().collect());
+        overrides.insert(canonical(name), addrs.into_iter().collect());
         self.rebuilt(overrides, self.0.cache.as_ref().map(Cache::options))
     }
 
@@ -123,31 +188,90 @@ impl Resolver {
 
     /// The addresses of `name`. Cancel safe: others who wait for the same name get their answer all the same.
     pub async fn lookup(&self, name: &str) -> Result<Answer> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        if let Ok(ip) = name.parse() {
-            return Ok(Answer::new(vec![ip], None));
+        let key = Key::new(name, None);
+        match self.in_house(&key.name) {
+            Some(answer) => answer,
+            None => self.asked(&key).await,
         }
-        if let Some(addrs) = self.0.overrides.get(&name) {
-            return Ok(Answer::new(addrs.clone(), None));
+    }
+
+    /// The addresses that `name` has of one family; none is [`ResolveFailure::NoSuchName`]. Cancel safe, as
+    /// [`lookup`](Self::lookup) is.
+    pub async fn lookup_family(&self, name: &str, family: Family) -> Result<Answer> {
+        let key = Key::new(name, Some(family));
+        if let Some(answer) = self.in_house(&key.name).or_else(|| self.kept_whole(&key)) {
+            return answer.and_then(|answer| only(&key.name, answer, family));
+        }
+        if self.splits(&key.name) {
+            return self.asked(&key).await;
+        }
+        let whole = Key { family: None, ..key };
+        self.asked(&whole).await.and_then(|answer| only(&whole.name, answer, family))
+    }
+
+    /// The answers for `name` as they come: one look-up, or one for each of `families` where these can be had apart. Each has
+    /// `limit` to itself.
+    pub(crate) fn parts<'a>(&'a self, name: &str, families: &[Family], limit: Option<Duration>) -> Parts<'a> {
+        let whole = Key::new(name, None);
+        let mut parts = Parts::new();
+        if let Some(answer) = self.in_house(&whole.name).or_else(|| self.kept_whole(&whole)) {
+            parts.push(Box::pin(std::future::ready(Part { family: None, answer })));
+            return parts;
+        }
+        let ask = |key: Key| -> BoxFuture<'a, Part> {
+            Box::pin(async move {
+                let answer = clock::within(limit, Phase::Resolve, self.asked(&key)).await;
+                Part { family: key.family, answer }
+            })
+        };
+        if self.splits(&whole.name) {
+            parts.extend(families.iter().map(|family| ask(Key { family: Some(*family), name: whole.name.clone() })));
+        } else {
+            parts.push(ask(whole));
+        }
+        parts
+    }
+
+    /// What is known without asking anyone.
+    fn in_house(&self, name: &str) -> Option<Result<Answer>> {
+        if let Ok(ip) = name.parse() {
+            return Some(Ok(Answer::new(vec![ip], None)));
+        }
+        if let Some(addrs) = self.0.overrides.get(name) {
+            return Some(Ok(Answer::new(addrs.clone(), None)));
         }
         if name == "localhost" || name.ends_with(".localhost") {
             // RFC 6761 6.3: never asked of the name service.
-            return Ok(Answer::new(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], None));
+            return Some(Ok(Answer::new(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], None)));
         }
         if name == "onion" || name.ends_with(".onion") {
             // RFC 7686 2: asking for it would tell the name service.
-            return Err(failed(&name, ResolveFailure::NoSuchName));
+            return Some(Err(failed(name, ResolveFailure::NoSuchName)));
         }
+        None
+    }
+
+    /// The cached answer for both families, where somebody asked for both.
+    fn kept_whole(&self, key: &Key) -> Option<Result<Answer>> {
+        let whole = Key { family: None, name: key.name.clone() };
+        self.0.cache.as_ref()?.kept(&whole)
+    }
+
+    fn splits(&self, name: &str) -> bool {
+        self.0.beneath.resolve_family(name, Family::V6).is_some()
+    }
+
+    async fn asked(&self, key: &Key) -> Result<Answer> {
         match &self.0.cache {
-            None => self.0.beneath.resolve(&name).await,
-            Some(cache) => cache.lookup(&name, || self.0.beneath.clone()).await,
+            None => ask(&*self.0.beneath, &key.name, key.family).await,
+            Some(cache) => cache.lookup(key, || self.0.beneath.clone()).await,
         }
     }
 
     /// Forgets what is cached of `name`: before connecting anew after a failure.
     pub fn forget(&self, name: &str) {
         if let Some(cache) = &self.0.cache {
-            cache.forget(&name.trim_end_matches('.').to_ascii_lowercase());
+            cache.forget(&canonical(name));
         }
     }
 
@@ -157,6 +281,11 @@ impl Resolver {
             cache.clear();
         }
     }
+}
+
+/// The one spelling of a name: lower case, no dot at its end.
+pub(crate) fn canonical(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 impl Default for Resolver {

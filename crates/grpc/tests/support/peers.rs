@@ -1,0 +1,51 @@
+//! Servers of other implementations, from the folder where the testbed is installed.
+
+use std::path::{Path, PathBuf};
+
+use portolan_testbed::{Certs, Server, Service, find, free_port};
+
+/// Where the testbed's Python (grpcio, grpcio-tools, -reflection, -health-checking, -status) and node modules are.
+fn root() -> PathBuf {
+    std::env::var_os("PORTOLAN_TESTBED").map_or_else(|| "/opt/portolan-testbed".into(), PathBuf::from)
+}
+
+/// A running server, how to reach it, and whose certificates it has.
+pub(crate) struct Peer {
+    pub(crate) url: String,
+    pub(crate) certs: Option<Certs>,
+    pub(crate) name: String,
+    _server: Server,
+}
+
+fn start(service: Service, tls: bool) -> Option<Peer> {
+    let certs = tls.then(Certs::new);
+    let port = free_port();
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protos");
+    let mut service = service.arg(port.to_string()).arg(protos.display().to_string()).says("grpc");
+    if let Some(certs) = &certs {
+        service = service.tls(certs).args(["server.pem", "server.key"]);
+    }
+    let server = service.start()?;
+    let name = server.log().lines().find(|line| line.starts_with("grpc")).unwrap_or_default().to_owned();
+    let scheme = if tls { "https" } else { "http" };
+    Some(Peer { url: format!("{scheme}://127.0.0.1:{port}"), certs, name, _server: server })
+}
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name).display().to_string()
+}
+
+/// grpcio.
+pub(crate) fn python(tls: bool) -> Option<Peer> {
+    let package = "pip:grpcio grpcio-tools grpcio-reflection grpcio-health-checking grpcio-status";
+    let python = root().join("bin/python3").display().to_string();
+    start(Service::new(package, python).args(["-u", &script("interop_server.py")]), tls)
+}
+
+/// @grpc/grpc-js.
+pub(crate) fn node(tls: bool) -> Option<Peer> {
+    let modules = root().join("node");
+    find("npm:@grpc/grpc-js @grpc/proto-loader", modules.join("node_modules/@grpc/grpc-js").to_str()?)?;
+    let service = Service::new("nodejs", "node").arg(script("interop_server.mjs")).arg(modules.display().to_string());
+    start(service, tls)
+}

@@ -1,0 +1,1 @@
+//! Vectors, and what holds for whatever a peer sends.

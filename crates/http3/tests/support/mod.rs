@@ -1,0 +1,63 @@
+//! Servers for the tests: QUIC endpoints on loopback with certificates of their own.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+pub mod raw;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use portolan_core::{Connector, Endpoint, Roots, Tls};
+use portolan_http3::{Options, SendRequest, connect};
+use portolan_testbed::Certs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A server's configuration for this ALPN.
+pub fn server_config(certs: &Certs, alpn: &[u8]) -> quinn::ServerConfig {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certs.server.as_bytes()).map(|c| c.unwrap()).collect();
+    let key = PrivateKeyDer::from_pem_slice(certs.server_key.as_bytes()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.max_early_data_size = u32::MAX;
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+    quinn::ServerConfig::with_crypto(Arc::new(crypto))
+}
+
+pub fn endpoint(config: quinn::ServerConfig) -> quinn::Endpoint {
+    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+/// A connector that trusts the certificates.
+pub fn connector(certs: &Certs) -> Connector {
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    Connector::builder().tls(tls).build().unwrap()
+}
+
+pub fn to(addr: SocketAddr) -> Endpoint {
+    Endpoint::new("localhost", addr.port()).unwrap()
+}
+
+/// Connects and drives the connection.
+pub async fn client(certs: &Certs, addr: SocketAddr, options: Options) -> SendRequest {
+    let (client, connection) = connect(&connector(certs), &Endpoint::from(addr), options).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+pub fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).header("user-agent", "portolan").body(Empty::new()).unwrap()
+}
