@@ -47,6 +47,9 @@ impl fmt::Display for CacheKey {
     }
 }
 
+/// A field's name, and what the request said in it.
+type Said = (HeaderName, Option<Box<[u8]>>);
+
 /// A stored response.
 #[derive(Clone)]
 pub struct Entry {
@@ -55,7 +58,7 @@ pub struct Entry {
     headers: HeaderMap,
     body: Bytes,
     /// What the request said in the fields that the response varies by.
-    vary: Vec<(HeaderName, Option<Box<[u8]>>)>,
+    vary: Vec<Said>,
     /// Of the request's credentials, which are not kept themselves.
     authorization: Option<[u8; 32]>,
     pub(super) control: CacheControl,
@@ -264,7 +267,7 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
 }
 
 /// What the request said in the fields that Vary names; `None` if it names all or too many.
-fn vary(response: &HeaderMap, request: &HeaderMap) -> Option<Vec<(HeaderName, Option<Box<[u8]>>)>> {
+fn vary(response: &HeaderMap, request: &HeaderMap) -> Option<Vec<Said>> {
     let mut names: Vec<HeaderName> = Vec::new();
     for field in response.get_all(VARY) {
         for word in field.to_str().ok()?.split(',').map(str::trim).filter(|word| !word.is_empty()) {
