@@ -148,6 +148,10 @@ where
 {
     let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
     if let Conn::H1(conn, _) = &mut *lease {
+        if parts.extensions.get::<portolan_http2::ext::Protocol>().is_some() {
+            let error = Error::new(ErrorKind::Unsupported, "extended CONNECT over HTTP/1.1");
+            return Err(error.with_delivery(Delivery::NotSent).with_protocol(crate::PROTOCOL));
+        }
         let options = conn.options().first_byte(first_byte).idle(idle);
         conn.set_options(options);
     }

@@ -44,7 +44,7 @@ mod redirect;
 mod request;
 mod response;
 mod service;
-mod text;
+mod upgrade;
 mod uri;
 mod version;
 mod ways;
@@ -57,6 +57,7 @@ pub use middleware::{Middleware, Next};
 pub use redirect::{Hop as RedirectHop, Redirect};
 pub use request::{Request, RequestBuilder};
 pub use response::{Failed, Response, Timings};
+pub use upgrade::Upgraded;
 pub use uri::IntoUri;
 pub use version::Version;
 

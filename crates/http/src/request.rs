@@ -105,6 +105,12 @@ impl Request {
         &mut self.body
     }
 
+    /// Makes an extended CONNECT of it: see [`RequestBuilder::protocol`].
+    pub fn set_protocol(&mut self, name: &str) {
+        self.parts.extensions.insert(portolan_http2::ext::Protocol::new(name));
+        self.parts.extensions.insert(portolan_http3::ext::Protocol::new(name));
+    }
+
     /// The same request once more, if its body can be had once more.
     pub fn try_clone(&self) -> Option<Self> {
         let body = self.body.try_clone()?;
@@ -369,6 +375,16 @@ impl RequestBuilder {
             let (second, third) = (callback.clone(), callback.clone());
             extensions.insert(portolan_http2::ext::OnInformational::new(move |response| second(response)));
             extensions.insert(portolan_http3::ext::OnInformational::new(move |response| third(response)));
+            Ok(())
+        })
+    }
+
+    /// Makes an extended CONNECT of it (RFC 8441, RFC 9220): a stream of HTTP/2 or HTTP/3 that speaks another protocol, such as
+    /// `websocket`. The method must be CONNECT; over HTTP/1.1, and where the server doesn't allow it, it fails unsent with
+    /// [`Kind::Unsupported`](portolan_core::Kind::Unsupported).
+    pub fn protocol(self, name: &str) -> Self {
+        self.map(|request| {
+            request.set_protocol(name);
             Ok(())
         })
     }

@@ -21,6 +21,7 @@
 //! [`ConnectionInfo`]: portolan_core::ConnectionInfo
 
 mod entry;
+mod layer;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use portolan_core::{Error, Result};
 use serde::Serialize;
 
 pub use entry::{Entry, Phases};
+pub use layer::Recorder;
 
 /// A recording that goes on for ever keeps the newest.
 const MAX_ENTRIES: usize = 10_000;
