@@ -45,8 +45,22 @@ macro_rules! datagram {
     };
 }
 
+#[doc(hidden)]
+#[macro_export]
+macro_rules! free {
+    ($data:expr, $check:path) => {
+        $check($data)
+    };
+}
+
+mod compression;
+mod http2;
+mod notation;
 mod targets;
 
+pub use compression::{fuzzed_hpack, fuzzed_qpack};
+pub use http2::fuzzed_http2;
+pub use notation::{fuzzed_ber, fuzzed_xdr};
 pub use targets::*;
 
 /// Lines as most text protocols have them.

@@ -6,4 +6,9 @@ crate::targets! {
     codec dns_tcp = portolan_dns::dns::Framing::default;
     codec smtp = portolan_mail::smtp::SmtpCodec::default;
     codec lines = crate::fuzzed_lines;
+    datagram ber = crate::fuzzed_ber;
+    datagram xdr = crate::fuzzed_xdr;
+    free hpack = crate::fuzzed_hpack;
+    free qpack = crate::fuzzed_qpack;
+    free http2 = crate::fuzzed_http2;
 }

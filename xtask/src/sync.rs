@@ -197,6 +197,7 @@ fn fuzz_list(decoders: &[Decoder]) -> String {
         let kind = match decoder.kind {
             DecoderKind::Codec => "codec",
             DecoderKind::Datagram => "datagram",
+            DecoderKind::Free => "free",
         };
         // An entry without a path is a function of the fuzz crate itself, for decoders that take settings.
         let path = if decoder.entry.contains("::") {

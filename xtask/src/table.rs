@@ -91,6 +91,7 @@ pub(crate) struct Decoder {
 pub(crate) enum DecoderKind {
     Codec,
     Datagram,
+    Free,
 }
 
 impl Protocol {

@@ -43,7 +43,7 @@ pub struct Body {
     wait_for_ready: bool,
 }
 
-type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
+pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
 
 enum Inner {
     Full(Option<Bytes>),
@@ -62,6 +62,14 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         Self { inner: Inner::Stream(Box::pin(body)), shape: Shape::Duplex, wait_for_ready: false }
+    }
+
+    /// Any body.
+    pub fn wrap<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        Self { inner: Inner::Stream(boxed_body(body)), shape: Shape::Duplex, wait_for_ready: false }
     }
 
     /// Which sides of the call are streams.
@@ -116,5 +124,36 @@ impl http_body::Body for Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// Any body, of one type.
+pub(crate) fn boxed_body<B>(body: B) -> BoxBody
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    Box::pin(Boxed(Box::pin(body)))
+}
+
+/// A body whose errors are boxed.
+struct Boxed<B>(Pin<Box<B>>);
+
+impl<B> http_body::Body for Boxed<B>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }

@@ -17,11 +17,23 @@ mod codec_json;
 mod codec_prost;
 mod compress;
 mod deadline;
+#[cfg(feature = "prost")]
+pub mod details;
+#[cfg(feature = "dynamic")]
+pub mod dynamic;
 mod frame;
+#[cfg(feature = "health")]
+pub mod health;
 mod intercept;
 mod metadata;
 mod policy;
+#[cfg(feature = "reflection")]
+pub mod reflection;
+#[cfg(feature = "json")]
+mod service_config;
 mod status;
+#[cfg(feature = "tower")]
+mod tower;
 mod transport;
 
 pub use body::{Body, Shape};
@@ -45,6 +57,8 @@ pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};
 pub use status::{Code, Status};
+#[cfg(feature = "tower")]
+pub use tower::Tower;
 pub use transport::Transport;
 
 /// What all errors of this crate name as their protocol.

@@ -153,10 +153,6 @@ impl Metadata {
     pub fn extend(&mut self, other: Self) {
         self.map.extend(other.map);
     }
-
-    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.map
-    }
 }
 
 impl fmt::Debug for Metadata {

@@ -157,11 +157,11 @@ impl Connection {
     /// The connection is over.
     fn end(&mut self, error: &ConnectionError) -> Result<()> {
         self.over = true;
-        let idle = self.shared.lock().streams.is_empty();
         let failure = self.shared.lost(error);
         self.shared.fail(failure.clone());
         self.shared.refuse_uploads();
         self.tasks.clear();
+        let idle = !self.shared.lock().interrupted;
         let graceful = failure.code == Some(Code::NO_ERROR) || matches!(error, ConnectionError::LocallyClosed);
         if graceful && idle && failure.kind == Kind::Closed {
             return Ok(());

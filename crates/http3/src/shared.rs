@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) goaway: Option<GoAway>,
     /// Why it ended. Set before anyone is woken.
     pub(crate) failure: Option<Failure>,
+    /// Something was in flight then.
+    pub(crate) interrupted: bool,
     /// The caller asked for a graceful end.
     pub(crate) closing: bool,
     /// Living handles that can open streams.
@@ -106,6 +108,8 @@ impl State {
         limits.table_size = config.header_table_size as usize;
         limits.list_size = config.max_field_section_size as usize;
         limits.fields = config.max_header_fields;
+        // A section has been measured as a whole; a string in it that is beyond the limit fails its stream alone.
+        limits.string = limits.list_size.saturating_mul(2);
         let mut control = BytesMut::new();
         varint::put(crate::uni::CONTROL, &mut control);
         settings::put(config, &mut control);
@@ -121,6 +125,7 @@ impl State {
             settings_seen: false,
             goaway: None,
             failure: None,
+            interrupted: false,
             closing: false,
             handles: 0,
             early,
@@ -136,6 +141,14 @@ impl State {
             driver: None,
             wakes: Vec::new(),
         }
+    }
+
+    /// The connection is over, for this reason if there was none before.
+    fn failed(&mut self, failure: impl FnOnce() -> Failure) -> Failure {
+        if self.failure.is_none() {
+            self.interrupted = !self.streams.is_empty();
+        }
+        self.failure.get_or_insert_with(failure).clone()
     }
 
     /// Why no request is taken, if none is.
@@ -223,7 +236,7 @@ impl Shared {
     /// Why the connection is gone: what we know ourselves goes before what QUIC says.
     pub(crate) fn lost(&self, error: &ConnectionError) -> Failure {
         let mut state = self.lock();
-        state.failure.get_or_insert_with(|| Failure::lost(error)).clone()
+        state.failed(|| Failure::lost(error))
     }
 
     /// The peer broke a rule: the connection ends, and says why.
@@ -241,7 +254,7 @@ impl Shared {
             for queue in state.datagrams.values() {
                 queue.close();
             }
-            state.failure.get_or_insert(failure).clone()
+            state.failed(|| failure)
         });
         self.changed.notify_waiters();
         failure

@@ -30,11 +30,14 @@ enum Answer {
     Fails(Kind),
 }
 
+/// When a stream was asked for, and from which event on.
+type Asked = (clock::Instant, Option<String>);
+
 /// Gives the answers in turn and the last one for ever, and remembers when it was asked with which id.
 #[derive(Clone)]
 struct Script {
     answers: Arc<Mutex<VecDeque<Answer>>>,
-    asked: Arc<Mutex<Vec<(clock::Instant, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Script {

@@ -1,4 +1,39 @@
-//! WebSocket for clients, with permessage-deflate, over HTTP/1.1, HTTP/2 and HTTP/3.
+//! WebSocket for clients (RFC 6455), with permessage-deflate (RFC 7692), over HTTP/1.1, HTTP/2 (RFC 8441) and HTTP/3 (RFC 9220).
+//!
+//! - **Port and TLS**: 80 for `ws`, 443 for `wss`, with TLS from the first byte; through every hop that the connector has, over
+//!   any stream ([`WebSocket::handshake`]), and as one stream of an HTTP/2 connection that others share
+//!   ([`WebSocket::connect_h2`]).
+//! - **What works**: the opening handshake with subprotocols, origin, cookies, credentials and headers of one's own; messages
+//!   whole, in pieces as they arrive, and in fragments as they are made; text checked as it arrives; permessage-deflate
+//!   with context takeover and window bits; the closing handshake in every order, with a deadline; pings answered,
+//!   keepalive; halves for two tasks; backpressure counted in bytes; a byte stream for MQTT and its like ([`ByteStream`]);
+//!   connections that come back ([`Reconnecting`]). As much of the server's half as gateways and tests need
+//!   ([`handshake::accept`], [`Role::Server`]).
+//! - **What is not done**: redirects and challenges are given to the caller ([`Rejected`]); other extensions than
+//!   permessage-deflate; a compressing window of 8 bits (messages then go as they are); a final deflate block within a
+//!   conversation with takeover forgets what came before it. HTTP/3 plugs in by [`WebSocket::connect_over`].
+//! - **Tested against**: the cases of the Autobahn suite written anew from the RFC, websockets, aiohttp and hypercorn (Python), ws and
+//!   http2 (node), nghttpx, the h2 crate's server.
+//! - **Security**: a mask key from the system's generator for each frame; frames, messages and what they inflate to are bounded
+//!   before room is made ([`Options`]), and so are handshake heads and refusals; nothing is sent after a Close. Compression
+//!   is off unless asked for: see [`Deflate`].
+//!
+//! ```no_run
+//! use portolan_core::Connector;
+//! use portolan_websocket::{CloseCode, Options, WebSocket};
+//!
+//! # async fn example() -> portolan_core::Result<()> {
+//! let net = Connector::default();
+//! let mut socket = WebSocket::connect(&net, "wss://example.org/chat", Options::new()).await?;
+//! socket.send("hello").await?;
+//! while let Some(message) = socket.recv().await? {
+//!     if message.as_text() == Some("bye") {
+//!         socket.close(CloseCode::NORMAL, "").await?;
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+
 mod byte_stream;
 pub mod codec;
 mod connect;
@@ -8,15 +43,19 @@ pub mod handshake;
 mod options;
 mod outbound;
 mod pieces;
+mod reconnect;
 mod socket;
 mod split;
+
 pub use byte_stream::ByteStream;
 pub use codec::{CloseCode, CloseFrame, DataKind, Deflate, Message, Role, Text};
 pub use duplex::{Duplex, PipeBody};
 pub use handshake::{Rejected, Request};
 pub use options::Options;
 pub use pieces::{MessageReader, MessageWriter};
+pub use reconnect::{ReconnectPolicy, Reconnecting};
 pub use socket::WebSocket;
 pub use split::{Reader, Writer};
+
 #[cfg(test)]
 portolan_wire::laws::install!();

@@ -10,10 +10,15 @@ use tokio::io::AsyncWrite;
 use crate::codec::{CloseFrame, DataKind, Encoder, Message, Opcode, PROTOCOL};
 use crate::options::Options;
 
-/// How much of a long payload is copied, masked and written at once: it stays in the second cache.
-const CHUNK: usize = 64 << 10;
-/// A buffer that grew beyond this is let go once it is empty.
-const KEEP: usize = 2 * CHUNK;
+/// How much of a long payload is copied, masked and written at once. Large, since each write wakes the peer once more.
+const CHUNK: usize = 1 << 20;
+/// The most of a borrowed slice that becomes one message.
+const SLICE: usize = 64 << 10;
+/// A payload without a mask up to this length is copied behind its header, to be one write with it.
+const COPY: usize = 16 << 10;
+/// A buffer that grew beyond this is let go after so many rounds in which it was not needed.
+const KEEP: usize = 160 << 10;
+const KEEP_ROUNDS: u8 = 16;
 
 /// Frames on their way out. Between two frames, control frames go first.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub(crate) struct Outbound {
     close: Option<Option<CloseFrame>>,
     high: usize,
     unflushed: bool,
+    /// Rounds in which a large buffer was not needed.
+    small: u8,
 }
 
 impl Outbound {
@@ -41,6 +48,7 @@ impl Outbound {
             close: None,
             high: options.write_buffer,
             unflushed: false,
+            small: 0,
         }
     }
 
@@ -73,7 +81,9 @@ impl Outbound {
     /// Takes a frame of data; the first of a message names its kind.
     pub(crate) fn data(&mut self, kind: DataKind, data: Bytes, fin: bool) -> Result<()> {
         let mut payload = self.encoder.data(kind, data, fin, &mut self.buf)?;
-        if !payload.write(&mut self.buf, CHUNK) {
+        // A long payload without a mask is not copied at all, a masked one as the peer takes it.
+        let direct = payload.plain().is_some_and(|data| data.len() > COPY);
+        if direct || !payload.write(&mut self.buf, CHUNK) {
             self.payload = Some(payload);
         }
         Ok(())
@@ -81,7 +91,7 @@ impl Outbound {
 
     /// Takes as much of borrowed bytes as there is room for, as one message.
     pub(crate) fn slice(&mut self, data: &[u8]) -> Result<usize> {
-        let fits = data.len().min(CHUNK);
+        let fits = data.len().min(SLICE);
         let data = data.get(..fits).unwrap_or_default();
         if self.encoder.compresses() {
             self.data(DataKind::Binary, Bytes::copy_from_slice(data), true)?;
@@ -129,7 +139,8 @@ impl Outbound {
     /// Moves what waits behind the buffer into it.
     fn fill(&mut self) -> Result<()> {
         if let Some(payload) = &mut self.payload {
-            if self.buf.len() >= CHUNK / 2 {
+            // What needs no mask is written from where it lies.
+            if !self.buf.is_empty() || payload.plain().is_some() {
                 return Ok(());
             }
             if !payload.write(&mut self.buf, CHUNK) {
@@ -153,10 +164,14 @@ impl Outbound {
     {
         loop {
             self.fill()?;
-            if self.buf.is_empty() {
+            let next = match &self.payload {
+                Some(payload) if self.buf.is_empty() => payload.plain().unwrap_or_default(),
+                _ => &self.buf,
+            };
+            if next.is_empty() {
                 break;
             }
-            match ready!(Pin::new(&mut *io).poll_write(cx, &self.buf)).map_err(failed)? {
+            match ready!(Pin::new(&mut *io).poll_write(cx, next)).map_err(failed)? {
                 0 => {
                     let error = Error::new(Kind::Closed, "the transport takes nothing");
                     return Poll::Ready(Err(error.with_protocol(PROTOCOL).with_phase(Phase::Send)));
@@ -164,8 +179,8 @@ impl Outbound {
                 n => self.advance(n),
             }
         }
-        if self.buf.capacity() > KEEP {
-            self.buf = BytesMut::new();
+        if self.small >= KEEP_ROUNDS {
+            (self.buf, self.small) = (BytesMut::new(), 0);
         }
         if flush && self.unflushed {
             ready!(Pin::new(io).poll_flush(cx)).map_err(failed)?;
@@ -176,7 +191,14 @@ impl Outbound {
 
     fn advance(&mut self, n: usize) {
         self.unflushed = true;
+        if self.buf.is_empty() {
+            if self.payload.as_mut().is_some_and(|payload| payload.advance(n)) {
+                self.payload = None;
+            }
+            return;
+        }
         if n >= self.buf.len() {
+            self.small = if self.buf.capacity() > KEEP && n < KEEP / 2 { self.small + 1 } else { 0 };
             // Keeps the room, from its start.
             self.buf.clear();
         } else {

@@ -327,19 +327,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
             self.core.alarm.after(Some(self.core.options.close_timeout.min(LINGER)));
             late = self.core.alarm.poll(&mut cx).is_ready();
         }
-        while !late {
-            self.core.input.clear();
-            self.core.input.reserve(READ_LEAST);
-            match ready!(poll_read_buf(Pin::new(&mut self.io), &mut cx, &mut self.core.input)) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
+        if !late {
+            ready!(self.poll_drain(&mut cx));
         }
         if self.core.waits_for_eof() {
             let _ = Pin::new(&mut self.io).poll_shutdown(&mut cx);
         }
         self.core.phase = Stage::Over;
         Poll::Ready(self.core.error.take().map_or(Ok(()), Err))
+    }
+    /// Passes over what still comes, until the peer ends the connection.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.core.input.clear();
+            self.core.input.reserve(READ_LEAST);
+            match ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.core.input)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
     }
 }
 

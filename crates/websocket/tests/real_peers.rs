@@ -110,6 +110,20 @@ async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocke
             assert!(socket.recv().await.unwrap() == Some(message), "{len}");
         }
     }
+    in_parts(&mut socket).await;
+    for at in 0..200u32 {
+        socket.feed(format!("message {at}")).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for at in 0..200u32 {
+        assert_eq!(socket.recv().await.unwrap(), Some(format!("message {at}").into()));
+    }
+    let last = socket.close(CloseCode::NORMAL, "done").await.unwrap();
+    assert_eq!(last.map(|frame| frame.code), Some(CloseCode::NORMAL));
+}
+
+/// A message in fragments, a ping, and a message read in pieces.
+async fn in_parts<T: AsyncRead + AsyncWrite + Unpin + Send>(socket: &mut WebSocket<T>) {
     let mut message = socket.send_stream(DataKind::Text).unwrap();
     for _ in 0..20 {
         message.write("fragment ").await.unwrap();
@@ -125,15 +139,6 @@ async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocke
     }
     drop(message);
     assert_eq!(total, 500_000);
-    for at in 0..200u32 {
-        socket.feed(format!("message {at}")).await.unwrap();
-    }
-    socket.flush().await.unwrap();
-    for at in 0..200u32 {
-        assert_eq!(socket.recv().await.unwrap(), Some(format!("message {at}").into()));
-    }
-    let last = socket.close(CloseCode::NORMAL, "done").await.unwrap();
-    assert_eq!(last.map(|frame| frame.code), Some(CloseCode::NORMAL));
 }
 
 fn deflate() -> Options {

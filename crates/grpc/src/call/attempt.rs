@@ -9,7 +9,7 @@ use portolan_core::Result;
 use super::plan::Plan;
 use super::reader::{Opened, broken};
 use super::response::Response;
-use super::upload::Upload;
+use super::upload::{Goes, Upload};
 use crate::body::Body;
 use crate::deadline::Deadline;
 use crate::status::{Code, Status, with_status};
@@ -44,6 +44,14 @@ impl Content {
         }
     }
 
+    /// What ends the upload when it is dropped.
+    pub(crate) fn take_goes(&mut self) -> Option<Goes> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Stream(upload) => upload.take_goes(),
+        }
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
     }
@@ -58,7 +66,8 @@ impl<T: Transport> Plan<T> {
     }
 
     /// The whole of a call that is answered by one message.
-    pub(crate) async fn once(&self, content: Content) -> Result<Response<Bytes>> {
+    pub(crate) async fn once(&self, mut content: Content) -> Result<Response<Bytes>> {
+        let _goes = content.take_goes();
         let observers = self.observers();
         let work = async {
             let opened = self.open(content).await?;

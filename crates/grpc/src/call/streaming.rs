@@ -15,14 +15,14 @@ use super::attempt::Content;
 use super::plan::Plan;
 use super::reader::{Opened, Payload, Reader, broken};
 use super::response::decode;
+use super::upload::Goes;
+use crate::body::{BoxBody, boxed_body};
 use crate::codec::Codec;
 use crate::deadline::{Deadline, exceeded};
 use crate::intercept::Observers;
 use crate::metadata::Metadata;
 use crate::status::{Code, Status};
 use crate::transport::Transport;
-
-type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
 
 /// The messages of a response, read one by one: what is not read stops the server. Dropped before its end it cancels the call.
 ///
@@ -98,6 +98,8 @@ pub(crate) struct Inbound {
     compressed: bool,
     timer: Option<BoxFuture<'static, ()>>,
     observers: Option<Observers>,
+    /// The upload goes on while this is held.
+    goes: Option<Goes>,
 }
 
 enum Source {
@@ -121,13 +123,13 @@ fn boxed<B>(opened: Opened<B>) -> Opened<BoxBody>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    opened.map(|body| Box::pin(Boxed(Box::pin(body))) as BoxBody)
+    opened.map(|body| boxed_body(body))
 }
 
 impl Inbound {
     /// Makes the call and waits until it is answered.
     pub(crate) async fn open<T: Transport>(plan: Arc<Plan<T>>, content: Content) -> Result<Self> {
-        let mut inbound = Self::new(&plan, Source::Over);
+        let mut inbound = Self::new(&plan, Source::Over, None);
         match Deadline::bound(plan.deadline, plan.open(content)).await {
             Ok(opened) => inbound.accept(boxed(opened)),
             Err(error) => {
@@ -139,15 +141,16 @@ impl Inbound {
     }
 
     /// Makes the call, and lets the caller send before it is answered: a task of its own brings it so far.
-    pub(crate) fn begin<T: Transport>(plan: Arc<Plan<T>>, content: Content) -> Self {
+    pub(crate) fn begin<T: Transport>(plan: Arc<Plan<T>>, mut content: Content) -> Self {
+        let goes = content.take_goes();
         let task = tokio::spawn({
             let plan = Arc::clone(&plan);
             async move { plan.open(content).await.map(boxed) }
         });
-        Self::new(&plan, Source::Opening(Task(task)))
+        Self::new(&plan, Source::Opening(Task(task)), goes)
     }
 
-    fn new<T>(plan: &Plan<T>, source: Source) -> Self {
+    fn new<T>(plan: &Plan<T>, source: Source, goes: Option<Goes>) -> Self {
         let timer =
             plan.deadline.map(|deadline| Box::pin(clock::sleep_until(deadline.instant())) as BoxFuture<'static, ()>);
         Self {
@@ -157,6 +160,7 @@ impl Inbound {
             compressed: false,
             timer,
             observers: plan.observers(),
+            goes,
         }
     }
 
@@ -171,7 +175,7 @@ impl Inbound {
     /// Lets go of the call and tells who wants to know.
     fn end(&mut self, status: &Status) {
         self.source = Source::Over;
-        self.timer = None;
+        (self.timer, self.goes) = (None, None);
         if let Some(observers) = self.observers.take() {
             observers.finished(status);
         }
@@ -239,31 +243,5 @@ impl Inbound {
             }
             Err(error) => Err(self.fail(error)),
         })
-    }
-}
-
-/// A body whose errors are boxed.
-struct Boxed<B>(Pin<Box<B>>);
-
-impl<B> http_body::Body for Boxed<B>
-where
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        self.0.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
     }
 }

@@ -143,6 +143,11 @@ impl Channel {
         }
     }
 
+    pub(crate) fn origin(&self) -> &str {
+        // A socket in the file system has no authority; the others of gRPC say this.
+        if self.inner.url.starts_with("unix:") { "http://localhost" } else { &self.inner.url }
+    }
+
     /// How many connections take calls now.
     pub fn connections(&self) -> usize {
         self.inner.balancer.connections()
@@ -166,9 +171,8 @@ impl Client<Channel> {
 
     /// A client over a channel, whose URL is the origin.
     pub fn from_channel(channel: Channel) -> Result<Self> {
-        let url = channel.inner.url.clone();
-        // A socket in the file system has no authority; the others of gRPC say this.
-        Self::new(channel, if url.starts_with("unix:") { "http://localhost" } else { &url })
+        let origin = channel.origin().to_owned();
+        Self::new(channel, &origin)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream;
 use portolan_core::Kind;
+use portolan_grpc::details::Detail;
 use portolan_grpc::{Channel, Code, Encoding, Metadata, Status};
 
 use crate::proto::grpc::testing::*;
@@ -244,7 +245,13 @@ pub(crate) async fn rich_errors(service: Service) {
     let error = service.unary_call(&sized(1, 1)).metadata("x-rich-error", "1").await.unwrap_err();
     let status = Status::of(&error);
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "sold out"));
-    assert!(!status.details_bytes().is_empty());
+    let details = status.details().unwrap();
+    let [Detail::ErrorInfo(info), Detail::RetryInfo(retry), Detail::BadRequest(bad)] = &details[..] else {
+        panic!("{details:?}")
+    };
+    assert_eq!((&*info.reason, &*info.domain, &*info.metadata["zone"]), ("STOCKOUT", "shop.test", "a"));
+    assert_eq!(retry.delay(), Some(Duration::from_millis(1500)));
+    assert_eq!((&*bad.field_violations[0].field, &*bad.field_violations[0].description), ("name", "too long"));
 }
 
 /// The server sees a deadline, and not a much longer one.

@@ -9,6 +9,7 @@
 #![allow(clippy::large_futures, reason = "a test's future may be as large as it likes")]
 
 mod cases;
+mod extras;
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/proto.rs"]
@@ -51,7 +52,9 @@ async fn all(peer: Option<Peer>, lacks: Lacks) {
     if lacks == Lacks::Nothing {
         cases::rich_errors(TestServiceClient::new(client.clone())).await;
         cases::deadline_reaches_the_server(TestServiceClient::new(client.clone())).await;
-        passed += 2;
+        extras::health(&client).await;
+        extras::reflection_and_dynamic_calls(&client).await;
+        passed += 4;
     }
     assert_eq!(client.transport().connections(), 1, "every case used the same connection");
     let config = if peer.certs.is_some() { "TLS, interop cases" } else { "cleartext, interop cases" };

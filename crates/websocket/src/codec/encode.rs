@@ -56,6 +56,17 @@ impl Payload {
     pub(crate) fn len(&self) -> usize {
         self.data.len() - self.at
     }
+
+    /// What is left, where it can be written as it is: a server's payloads are not masked.
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        if self.key.is_none() { self.data.get(self.at..) } else { None }
+    }
+
+    /// So much of it was written elsewhere; whether that was all.
+    pub(crate) fn advance(&mut self, n: usize) -> bool {
+        self.at = self.data.len().min(self.at.saturating_add(n));
+        self.at == self.data.len()
+    }
 }
 
 fn append(dst: &mut BytesMut, data: &[u8], key: Option<[u8; 4]>, offset: usize) {

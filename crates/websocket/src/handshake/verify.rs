@@ -1,5 +1,7 @@
 //! What the answer makes of the request.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Response, StatusCode};
@@ -42,7 +44,11 @@ impl Rejected {
             426 => "the server wants another version of the protocol",
             _ => "the server opened no WebSocket",
         };
-        let error = Error::from_server(PROTOCOL, message, Self { status, headers, body });
+        let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let mut error = Error::from_server(PROTOCOL, message, Self { status, headers, body });
+        if let Some(seconds) = after {
+            error = error.with_retry_after(Duration::from_secs(seconds));
+        }
         error.with_code(i64::from(status.as_u16())).with_phase(Phase::Handshake).with_delivery(Delivery::Answered)
     }
 }
