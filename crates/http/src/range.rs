@@ -157,12 +157,14 @@ impl Resume {
                 }
                 Ok(Resumed::Restarts)
             }
-            StatusCode::RANGE_NOT_SATISFIABLE => match ContentRange::of(headers) {
-                Some(ContentRange { range: None, length: Some(length) }) if length == self.received => {
-                    Ok(Resumed::Complete)
-                }
-                _ => Err(broken("range refused, yet there should be more")),
-            },
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let complete = match ContentRange::of(headers) {
+                    Some(said) => said.range.is_none() && said.length == Some(self.received),
+                    // apache2 leaves the length out; then ours must do.
+                    None => !headers.contains_key(CONTENT_RANGE) && self.length == Some(self.received),
+                };
+                if complete { Ok(Resumed::Complete) } else { Err(broken("range refused, yet there should be more")) }
+            }
             status => Err(Error::new(Kind::Server, format!("status {status} for a range"))
                 .with_protocol(PROTOCOL)
                 .with_phase(Phase::FirstByte)
@@ -304,5 +306,11 @@ mod tests {
         assert_eq!(resume.judge(&parts(416, &[("content-range", "bytes */10")])).unwrap(), Resumed::Complete);
         assert!(resume.judge(&parts(416, &[("content-range", "bytes */11")])).is_err());
         assert!(resume.judge(&parts(416, &[])).is_err());
+        let mut known = Resume::new(&parts(200, &[("etag", "\"a\""), ("content-length", "10")])).unwrap();
+        known.advance(9);
+        assert!(known.judge(&parts(416, &[])).is_err());
+        known.advance(1);
+        assert_eq!(known.judge(&parts(416, &[])).unwrap(), Resumed::Complete);
+        assert!(known.judge(&parts(416, &[("content-range", "bytes */11")])).is_err());
     }
 }

@@ -256,7 +256,8 @@ fn a_jar_is_shared_by_its_clones_and_takes_all_fields_of_a_response() {
     headers.append(SET_COOKIE, HeaderValue::from_static("a=1"));
     headers.append(SET_COOKIE, HeaderValue::from_static("bad=1; Domain=com"));
     headers.append(SET_COOKIE, HeaderValue::from_bytes(b"latin=\xe9; Max-Age=100").unwrap());
-    jar.clone().set(&uri, &headers);
+    let shared = jar.clone();
+    shared.set(&uri, &headers);
     assert_eq!(jar.cookies_for(&uri).unwrap().as_bytes(), b"a=1; latin=\xe9");
     assert!(!format!("{:?} {jar:?}", jar.cookies()).contains("latin=\u{e9}"));
     jar.end_session();

@@ -16,7 +16,8 @@ mod brotli;
 #[cfg(feature = "gzip")]
 mod gzip;
 mod stage;
-#[cfg(all(test, feature = "gzip", feature = "brotli", feature = "zstd"))]
+#[cfg(test)]
+#[cfg(all(feature = "brotli", feature = "gzip", feature = "zstd"))]
 mod tests;
 #[cfg(feature = "zstd")]
 mod zstd;
