@@ -11,4 +11,5 @@
 )]
 
 mod redis;
+mod redis_cluster;
 mod rogue;

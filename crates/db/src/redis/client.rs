@@ -11,7 +11,6 @@ use super::codec::RespCodec;
 use super::command::Command;
 use super::options::Options;
 use super::pipeline::{Pipeline, Replies};
-use super::script::Script;
 use super::types::{FromValue, ServerError, Value};
 
 /// How long commands under way may take to end when the client is closed and nothing else was said.
@@ -104,23 +103,6 @@ impl Client {
         pipeline.replies(values)
     }
 
-    /// Runs a script, sending its source only where the server does not have it.
-    pub async fn eval<T: FromValue>(&self, script: &Script, keys: &[&str], args: &[&str]) -> Result<T> {
-        let command = |name, body: &str| {
-            let mut command = Command::new(name).arg(body).arg(keys.len());
-            for word in keys.iter().chain(args) {
-                command.push(word.as_bytes());
-            }
-            command
-        };
-        match self.run(&command("EVALSHA", script.sha())).await {
-            Err(error) if error.server::<ServerError>().is_some_and(|e| e.code == "NOSCRIPT") => {
-                self.run(&command("EVAL", script.source())).await
-            }
-            other => other,
-        }
-    }
-
     /// Lets the commands under way end, and closes. Later commands fail.
     pub async fn close(&self) -> Result<()> {
         let link = self.0.link.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -128,6 +110,21 @@ impl Client {
             Some(link) => link.mux.close(self.0.options.bounds().idle_limit().unwrap_or(CLOSING)).await,
             None => Ok(()),
         }
+    }
+
+    /// Sends what is in wire form already and waits for that many replies. Nothing is sent twice.
+    pub(super) async fn raw(&self, body: &[u8], replies: usize) -> Result<Vec<Value>> {
+        let link = self.link().await?;
+        let work = link.mux.call_many(replies, |_, _, out| {
+            out.extend_from_slice(body);
+            Ok(())
+        });
+        work.await.map_err(named)
+    }
+
+    /// Whether its connection is in use and not known to be lost.
+    pub(super) fn is_live(&self) -> bool {
+        self.current().is_some_and(|link| !link.mux.is_closed())
     }
 
     async fn reply(&self, command: &Command) -> Result<Value> {
@@ -281,6 +278,9 @@ pub(crate) fn handshake(options: &Options) -> Vec<Step> {
     }
     if options.db() != 0 {
         step(Command::new("SELECT").arg(options.db()), false);
+    }
+    if options.is_read_only() {
+        steps.push(Step { command: Command::new("READONLY"), optional: false });
     }
     if steps.is_empty() {
         steps.push(Step { command: Command::new("PING"), optional: false });

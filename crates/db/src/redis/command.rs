@@ -61,6 +61,11 @@ impl Command {
         IDEMPOTENT.binary_search(&self.name).is_ok()
     }
 
+    /// Its words, as they go out.
+    pub(crate) fn words(&self) -> Vec<&[u8]> {
+        words(&self.body, self.count).0
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         let mut digits = itoa::Buffer::new();
         out.reserve(self.body.len() + 16);
@@ -69,6 +74,43 @@ impl Command {
         out.put_slice(b"\r\n");
         out.put_slice(&self.body);
     }
+}
+
+/// Whether a command with these first words may be run twice without harm.
+pub(crate) fn is_idempotent(words: &[&[u8]]) -> bool {
+    listed(words, IDEMPOTENT)
+}
+
+/// Whether a command with these first words changes nothing, so that a replica can answer it.
+pub(crate) fn is_reading(words: &[&[u8]]) -> bool {
+    listed(words, IDEMPOTENT) && !listed(words, WRITING)
+}
+
+fn listed(words: &[&[u8]], list: &[&str]) -> bool {
+    let text = |words: &[&[u8]]| String::from_utf8_lossy(&words.join(&b' ')).to_ascii_uppercase();
+    let one = text(words.get(..1).unwrap_or_default());
+    list.binary_search(&one.as_str()).is_ok()
+        || words.get(..2).is_some_and(|two| list.binary_search(&text(two).as_str()).is_ok())
+}
+
+/// The first `count` words of what was encoded here, and what follows them.
+pub(crate) fn words(mut body: &[u8], count: usize) -> (Vec<&[u8]>, &[u8]) {
+    let mut words = Vec::with_capacity(count);
+    for _ in 0..count {
+        let Some((length, rest)) = number(body, b'$') else { break };
+        let Some((word, rest)) = rest.split_at_checked(length) else { break };
+        words.push(word);
+        body = rest.strip_prefix(b"\r\n").unwrap_or(rest);
+    }
+    (words, body)
+}
+
+/// The number on a line that begins with `mark`, and what follows the line.
+pub(crate) fn number(body: &[u8], mark: u8) -> Option<(usize, &[u8])> {
+    let body = body.strip_prefix(&[mark])?;
+    let end = memchr::memchr(b'\r', body)?;
+    let number = std::str::from_utf8(body.get(..end)?).ok()?.parse().ok()?;
+    Some((number, body.get(end + 2..)?))
 }
 
 impl std::fmt::Debug for Command {
@@ -155,6 +197,23 @@ const IDEMPOTENT: &[&str] = &[
     "ZREVRANK",
     "ZSCAN",
     "ZSCORE",
+];
+
+/// Those of them that change something. Sorted.
+const WRITING: &[&str] = &[
+    "DEL",
+    "EXPIREAT",
+    "HDEL",
+    "HSET",
+    "MSET",
+    "PERSIST",
+    "PSETEX",
+    "SADD",
+    "SCRIPT LOAD",
+    "SET",
+    "SETEX",
+    "SREM",
+    "UNLINK",
 ];
 
 fn write_bulk(out: &mut BytesMut, bytes: &[u8]) {
@@ -256,9 +315,18 @@ mod tests {
 
     #[test]
     fn the_list_of_idempotent_commands_is_sorted() {
-        assert!(IDEMPOTENT.is_sorted());
+        assert!(IDEMPOTENT.is_sorted() && WRITING.is_sorted());
+        assert!(WRITING.iter().all(|name| IDEMPOTENT.contains(name)));
         assert!(Command::new("GET").is_idempotent() && Command::new("CONFIG GET").is_idempotent());
         assert!(!Command::new("INCR").is_idempotent() && !Command::new("LPUSH").is_idempotent());
+    }
+
+    #[test]
+    fn a_command_is_told_apart_into_the_words_it_was_made_of() {
+        let command = Command::new("CONFIG GET").arg("a\r\n$1\r\n").arg("").arg(7);
+        assert_eq!(command.words(), [&b"CONFIG"[..], b"GET", b"a\r\n$1\r\n", b"", b"7"]);
+        let reads = |text: &str| is_reading(&text.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        assert!(reads("get a") && reads("config get x") && !reads("SET a b") && !reads("INCR a") && !reads("DEL a"));
     }
 
     #[test]

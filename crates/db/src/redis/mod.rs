@@ -3,13 +3,19 @@
 //! **Port and TLS**: 6379; TLS from the first byte (`rediss://`).
 //!
 //! **What works**: RESP2 and RESP3; any command and typed ones; pipelines; transactions with `WATCH`; scripts by digest; publish
-//! and subscribe with subscriptions that survive a reconnect; ACL logins; Unix sockets; every hop of the connector.
+//! and subscribe with subscriptions that survive a reconnect; ACL logins; Unix sockets; every hop of the connector. Clusters
+//! ([`ClusterClient`], `redis+cluster://`): slots and hash tags, `MOVED` and `ASK`, failovers, pipelines across nodes, reads
+//! from replicas.
 //!
-//! **What is not done**: cluster (`MOVED` and `ASK` come back as errors), Sentinel, client-side caching, streamed RESP3 types.
+//! **What is not done**: Sentinel, client-side caching, streamed RESP3 types. In a cluster: commands over several slots (they
+//! are refused before a byte is sent), sharded publish and subscribe, `WATCH`, and `ASKING` within a transaction (it waits
+//! until its slot has moved).
 //!
-//! **Tested against** redis-server 7.0: plain, password, ACL user, TLS.
+//! **Tested against** redis-server 7.0: plain, password, ACL user, TLS; a cluster of three primaries and a replica.
 //!
-//! **Security**: arguments are length-prefixed, so none can become a command. Without TLS, login and data are readable on the way.
+//! **Security**: arguments are length-prefixed, so none can become a command. Without TLS, login and data are readable on the
+//! way. A cluster names its own nodes, and the login is sent to each: under a policy of the connector, none is reached that it
+//! forbids.
 //!
 //! ```no_run
 //! # async fn run() -> portolan_core::Result<()> {
@@ -24,6 +30,7 @@
 //! ```
 
 mod client;
+mod cluster;
 mod codec;
 mod command;
 mod commands;
@@ -34,6 +41,7 @@ mod script;
 mod types;
 
 pub use client::{Client, Watch};
+pub use cluster::{ClusterClient, ClusterOptions, key_slot};
 pub use codec::{Limits, RespCodec};
 pub use command::{All, Command, ToArgs};
 pub use commands::SetOptions;

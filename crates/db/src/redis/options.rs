@@ -26,6 +26,7 @@ pub struct Options {
     timeouts: Timeouts,
     in_flight: usize,
     reconnect: bool,
+    read_only: bool,
 }
 
 impl Options {
@@ -43,6 +44,7 @@ impl Options {
             timeouts: Timeouts::default(),
             in_flight: 4096,
             reconnect: true,
+            read_only: false,
         }
     }
 
@@ -55,8 +57,13 @@ impl Options {
             "rediss" => true,
             other => return Err(Error::usage(format!("the scheme of a redis url is redis or rediss, not {other}"))),
         };
+        Self::from_parts(&url, url.endpoint(PORT)?, tls)
+    }
+
+    /// All of a URL but its scheme and its host.
+    pub(crate) fn from_parts(url: &Url, endpoint: Endpoint, tls: bool) -> Result<Self> {
         let unix = url.authority().is_empty();
-        let mut options = Self::new(url.endpoint(PORT)?).tls(tls);
+        let mut options = Self::new(endpoint).tls(tls);
         options.credentials = url.credentials();
         let database = if unix {
             url.query_value("db").unwrap_or_default()
@@ -143,6 +150,22 @@ impl Options {
     pub fn reconnect(mut self, on: bool) -> Self {
         self.reconnect = on;
         self
+    }
+
+    /// The same for another server.
+    pub(crate) fn at(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    /// Says at login that stale data of a replica will do.
+    pub(crate) fn read_only(mut self, on: bool) -> Self {
+        self.read_only = on;
+        self
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Whom to connect to.

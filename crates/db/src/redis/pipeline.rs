@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use portolan_core::{Delivery, Error, Kind, Result};
 
 use super::PROTOCOL;
-use super::command::Command;
+use super::command::{Command, number, words};
 use super::types::{FromValue, Value};
 
 /// Commands that go out in one write. [`atomic`](Self::atomic) makes a transaction of them.
@@ -68,6 +68,23 @@ impl Pipeline {
         self.count == 0
     }
 
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+
+    /// Its commands, each in wire form and as words.
+    pub(crate) fn commands(&self) -> Vec<(&[u8], Vec<&[u8]>)> {
+        let mut commands = Vec::with_capacity(self.count);
+        let mut body = &self.body[..];
+        while let Some((count, rest)) = number(body, b'*') {
+            let (words, rest) = words(rest, count);
+            let whole = body.get(..body.len() - rest.len()).unwrap_or_default();
+            commands.push((whole, words));
+            body = rest;
+        }
+        commands
+    }
+
     pub(crate) fn is_idempotent(&self) -> bool {
         self.idempotent
     }
@@ -119,6 +136,10 @@ pub struct Replies {
 }
 
 impl Replies {
+    pub(crate) fn new(values: Vec<Value>) -> Self {
+        Self { values: values.into_iter() }
+    }
+
     /// The next reply, as `T`. A command that the server refused fails here, and only here.
     pub fn read<T: FromValue>(&mut self) -> Result<T> {
         match self.values.next() {
