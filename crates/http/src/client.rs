@@ -257,6 +257,20 @@ impl Client {
         }
     }
 
+    /// The head as it will go out: what a cache must look at, since responses vary by it.
+    pub(crate) fn dressed(&self, parts: &http::request::Parts) -> http::request::Parts {
+        let mut request = Request { parts: parts.clone(), body: Body::empty(), options: request::Options::default() };
+        self.complete(&mut request);
+        self.asks_for_codings(&mut request);
+        let headers = &mut request.parts.headers;
+        if let (Some(cookies), false) = (&self.0.settings.cookies, headers.contains_key(header::COOKIE))
+            && let Some(value) = cookies.cookies_for(&parts.uri)
+        {
+            headers.insert(header::COOKIE, value);
+        }
+        request.parts
+    }
+
     /// Adds the fields of every request.
     fn complete(&self, request: &mut Request) {
         for (name, value) in &self.0.settings.headers {

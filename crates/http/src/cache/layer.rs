@@ -1,6 +1,7 @@
 //! The cache between the caller and the wire.
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Response as HttpResponse, StatusCode, Uri};
 use http_body_util::Full;
 use portolan_core::{Result, clock};
@@ -26,7 +27,8 @@ pub enum FromCache {
 
 impl Middleware for Cache {
     async fn handle(&self, mut request: Request, next: Next<'_>) -> Result<Response> {
-        let stale = match self.lookup(&request.parts) {
+        let asked = next.client.dressed(&request.parts);
+        let stale = match self.lookup(&asked) {
             Lookup::Hit(hit) => return Ok(given(hit, &request.parts.uri, FromCache::Fresh)),
             Lookup::Unsatisfiable => {
                 let mut response = HttpResponse::new(Bytes::new());
@@ -34,7 +36,6 @@ impl Middleware for Cache {
                 return Ok(Response::from_http(response.map(whole), request.parts.uri));
             }
             Lookup::Miss => {
-                let asked = request.parts.clone();
                 let sent = clock::wall();
                 let response = next.run(request).await?;
                 return Ok(self.taken(&asked, sent, response));
@@ -46,13 +47,12 @@ impl Middleware for Cache {
             let (cache, client) = (self.clone(), next.client.clone());
             // Ends with its one request, which is bounded as all are.
             tokio::spawn(async move {
-                if let Err(error) = cache.validate(&client, request, &stale).await {
+                if let Err(error) = cache.validate(&client, request, &asked, &stale).await {
                     tracing::debug!(%error, "validation in the background failed");
                 }
             });
             return Ok(given(old, &uri, FromCache::Stale));
         }
-        let asked = request.parts.clone();
         let again = request.try_clone();
         let sent = clock::wall();
         stale.make_conditional(&mut request.parts.headers);
@@ -85,19 +85,18 @@ impl Middleware for Cache {
 }
 
 impl Cache {
-    fn taken(&self, asked: &http::request::Parts, sent: std::time::SystemTime, response: Response) -> Response {
+    fn taken(&self, asked: &Parts, sent: std::time::SystemTime, response: Response) -> Response {
         response.map_http(|response| self.record(asked, sent, response).map(Incoming::from_body))
     }
 
-    async fn validate(&self, client: &Client, mut request: Request, stale: &Stale) -> Result<()> {
-        let asked = request.parts.clone();
+    async fn validate(&self, client: &Client, mut request: Request, asked: &Parts, stale: &Stale) -> Result<()> {
         let sent = clock::wall();
         stale.make_conditional(&mut request.parts.headers);
         let response = client.follow(&mut request).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             self.refresh(stale, sent, response.parts());
         } else {
-            self.taken(&asked, sent, response).bytes().await?;
+            self.taken(asked, sent, response).bytes().await?;
         }
         Ok(())
     }
