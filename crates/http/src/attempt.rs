@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::Method;
 use http::request::Parts;
 use http_body::{Frame, SizeHint};
@@ -32,7 +33,7 @@ impl Client {
             .replayable(request.body.is_replayable());
         let mut attempt = 1;
         loop {
-            let outcome = self.by_ways(&request.parts, &mut request.body, more, timeouts).await;
+            let outcome = self.hedged(&request.parts, &mut request.body, more, timeouts).await;
             let (error, response) = match outcome {
                 Ok(mut response) => {
                     response.meta_mut().attempts = attempt;
@@ -57,6 +58,32 @@ impl Client {
                 (_, None) => return Err(error),
             }
             attempt += 1;
+        }
+    }
+
+    /// One attempt, and a second beside it where the first is slow and the caller asked for that.
+    async fn hedged(
+        &self,
+        parts: &Parts,
+        body: &mut Body,
+        more: Option<&More>,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        let after = more.and_then(|more| more.hedge).filter(|_| is_idempotent(parts, more));
+        let (Some(after), Some(mut copy)) = (after, body.try_clone()) else {
+            return self.by_ways(parts, body, more, timeouts).await;
+        };
+        let mut first = std::pin::pin!(self.by_ways(parts, body, more, timeouts));
+        if let Ok(outcome) = tokio::time::timeout(after, first.as_mut()).await {
+            return outcome;
+        }
+        tracing::debug!(?after, "hedged");
+        let second = std::pin::pin!(self.by_ways(parts, &mut copy, more, timeouts));
+        match futures_util::future::select(first, second).await {
+            Either::Left((Ok(response), _)) | Either::Right((Ok(response), _)) => Ok(response),
+            // One failed: the other may still answer.
+            Either::Left((Err(_), other)) => other.await,
+            Either::Right((Err(_), other)) => other.await,
         }
     }
 

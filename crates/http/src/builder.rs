@@ -1,11 +1,12 @@
 //! How a client is put together.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use portolan_core::{Connector, Error, Limit, Result, Timeouts};
+use portolan_core::{Connector, Error, Hop, Limit, Result, Timeouts};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
 use portolan_http3 as h3;
@@ -36,6 +37,7 @@ const BUDGET: u32 = 100;
 #[must_use]
 pub struct ClientBuilder {
     connector: Option<Connector>,
+    changes: Vec<Change>,
     pool: PoolOptions,
     h1: h1::Options,
     h2: h2::Options,
@@ -45,10 +47,18 @@ pub struct ClientBuilder {
     settings: Settings,
 }
 
+/// What is changed of the connector.
+#[derive(Debug)]
+enum Change {
+    Via(Hop),
+    Resolve(String, Vec<IpAddr>),
+}
+
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             connector: None,
+            changes: Vec::new(),
             pool: PoolOptions::default(),
             h1: h1::Options::new(),
             h2: h2::Options::new(),
@@ -79,6 +89,18 @@ impl ClientBuilder {
     /// The way to every server: proxies, TLS, policy, resolver, bounds of connecting.
     pub fn connector(mut self, connector: Connector) -> Self {
         self.connector = Some(connector);
+        self
+    }
+
+    /// Sends everything through this proxy; repeat for a chain, the nearest first. What the connector says of hops is kept.
+    pub fn proxy(mut self, hop: Hop) -> Self {
+        self.changes.push(Change::Via(hop));
+        self
+    }
+
+    /// Takes these addresses for `host`, whatever the resolver says.
+    pub fn resolve(mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.changes.push(Change::Resolve(host.to_owned(), addrs.into_iter().collect()));
         self
     }
 
@@ -270,9 +292,21 @@ impl ClientBuilder {
 
     /// Puts it together.
     pub fn build(self) -> Result<Client> {
-        Ok(self.assemble())
+        let mut this = self;
+        if !this.changes.is_empty() {
+            let mut builder = this.connector.take().unwrap_or_default().to_builder();
+            for change in this.changes.drain(..) {
+                builder = match change {
+                    Change::Via(hop) => builder.via(hop),
+                    Change::Resolve(host, addrs) => builder.resolve(&host, addrs),
+                };
+            }
+            this.connector = Some(builder.build()?);
+        }
+        Ok(this.assemble())
     }
 
+    /// What can't fail, since it changes nothing of the connector.
     pub(crate) fn assemble(self) -> Client {
         let connector = self.connector.unwrap_or_default();
         let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams };

@@ -43,6 +43,7 @@ pub(crate) struct More {
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) digest: Option<Credentials>,
+    pub(crate) hedge: Option<Duration>,
 }
 
 impl Options {
@@ -352,6 +353,15 @@ impl RequestBuilder {
     pub fn retry(self, retry: Retry) -> Self {
         self.map(|request| {
             request.options.more().retry = Some(retry);
+            Ok(())
+        })
+    }
+
+    /// Sends the request once more if no response has begun within `after`, and takes whichever answers first: for requests
+    /// that do no harm twice and must not be late. Only idempotent requests whose body can be had once more are hedged.
+    pub fn hedge(self, after: Duration) -> Self {
+        self.map(|request| {
+            request.options.more().hedge = Some(after);
             Ok(())
         })
     }

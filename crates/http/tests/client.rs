@@ -531,3 +531,40 @@ async fn dropping_a_call_leaves_nothing_behind() {
         assert_eq!(client.metrics().busy, 0);
     }
 }
+
+#[tokio::test]
+async fn a_late_answer_is_overtaken_by_a_second_request() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    let web = Web::plain(Arc::new(move |_| {
+        let slow = counter.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move {
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            reply(200, "quick")
+        })
+    }))
+    .await;
+    let client = Client::new();
+    let response = client.get(web.url("/")).hedge(Duration::from_millis(20)).send().await.unwrap();
+    assert_eq!(text(response).await, "quick");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    // What must not be done twice is not hedged.
+    count.store(0, Ordering::SeqCst);
+    let post = client.post(web.url("/")).body("x").hedge(Duration::from_millis(20)).send();
+    assert!(tokio::time::timeout(Duration::from_millis(200), post).await.is_err());
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn progress_is_told_and_names_can_be_given_addresses() {
+    let web = Web::plain(echo()).await;
+    let client = Client::builder().resolve("nowhere.test", [web.addr.ip()]).build().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let body = Body::from("0123456789").with_progress(move |sent, total| log.lock().unwrap().push((sent, total)));
+    let url = format!("http://nowhere.test:{}/", web.addr.port());
+    assert!(text(client.post(url).body(body).send().await.unwrap()).await.ends_with("0123456789"));
+    assert_eq!(*seen.lock().unwrap(), [(10, Some(10))]);
+}
