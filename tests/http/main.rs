@@ -58,7 +58,8 @@ async fn everything(client: &Client, base: &str, spoken: Spoken, site: &Site) ->
 
 async fn check(site: &Site, certs: &Certs) {
     let connector = connector(certs);
-    let client = |version| Client::builder().connector(connector.clone()).version(version).build().unwrap();
+    let client =
+        |version| Client::builder().connector(connector.clone()).version(version).alt_svc(None).build().unwrap();
     if let Some(port) = site.plain {
         let client = client(Version::Http1Only);
         let count = everything(&client, &format!("http://localhost:{port}"), Spoken::HTTP_11, site).await;
@@ -80,6 +81,20 @@ async fn check(site: &Site, certs: &Certs) {
         if site.name != "nghttpd" {
             let count = everything(&client(Version::Http1Only), &base, Spoken::HTTP_11, site).await;
             record("http1", "peer", &site.version, "TLS", count);
+        }
+        if site.quic.is_some() {
+            let count = everything(&client(Version::Http3Only), &base, Spoken::HTTP_3, site).await;
+            record("http3", "peer", &site.version, "QUIC", count);
+        }
+        if site.quic.is_some() {
+            let client = Client::builder().connector(connector.clone()).build().unwrap();
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                let response = client.get(format!("{base}/small.txt")).send().await.unwrap();
+                seen.push(response.version());
+                assert_eq!(response.text().await.unwrap(), "sixteen bytes ok");
+            }
+            assert_eq!(seen, [Spoken::HTTP_2, Spoken::HTTP_3, Spoken::HTTP_3], "{}", site.name);
         }
         let stranger = Client::new();
         let error = stranger.get(&base).send().await.unwrap_err();

@@ -305,6 +305,12 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Takes these addresses for `name`, whatever the resolver says; the policy sees them all the same.
+    pub fn resolve(mut self, name: &str, addrs: impl IntoIterator<Item = std::net::IpAddr>) -> Self {
+        self.settings.resolver = self.settings.resolver.with_override(name, addrs);
+        self
+    }
+
     /// Where sockets come from: an address, an interface, a source port.
     pub fn bind(mut self, bind: impl Into<Bind>) -> Self {
         self.settings.bind = bind.into();

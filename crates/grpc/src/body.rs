@@ -82,6 +82,15 @@ impl Body {
         self.wait_for_ready
     }
 
+    /// The bytes, if they are at hand; the body by itself if not.
+    #[cfg_attr(not(any(feature = "connect", feature = "web")), allow(dead_code, reason = "for translations alone"))]
+    pub(crate) fn into_full(self) -> Result<Bytes, BoxBody> {
+        match self.inner {
+            Inner::Full(bytes) => Ok(bytes.unwrap_or_default()),
+            Inner::Stream(body) => Err(body),
+        }
+    }
+
     #[must_use]
     pub(crate) fn for_call(mut self, shape: Shape, wait_for_ready: bool) -> Self {
         (self.shape, self.wait_for_ready) = (shape, wait_for_ready);

@@ -12,10 +12,6 @@ use crate::PROTOCOL;
 pub const PREFIX: usize = 5;
 /// The flag of a compressed message.
 pub const COMPRESSED: u8 = 0x01;
-/// The flag of the frame that ends a gRPC-Web response with its trailers.
-pub(crate) const WEB_TRAILERS: u8 = 0x80;
-/// The flag of the frame that ends a Connect stream.
-pub(crate) const CONNECT_END: u8 = 0x02;
 
 /// One message as it travels, perhaps compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,26 +39,18 @@ impl Frame {
 #[derive(Debug, Clone)]
 pub struct Frames {
     max: usize,
-    flags: u8,
 }
 
 impl Frames {
     /// Messages of at most `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { max, flags: COMPRESSED }
-    }
-
-    /// Other flags than that of compression may be set as well.
-    #[must_use]
-    pub(crate) fn with_flags(mut self, flags: u8) -> Self {
-        self.flags |= flags;
-        self
+        Self { max }
     }
 
     /// The flags and the length that `head` begins with.
     fn head(&self, mut head: &[u8]) -> Result<Option<(u8, usize)>, DecodeError> {
         let Ok(flags) = head.try_get_u8() else { return Ok(None) };
-        if flags & !self.flags != 0 {
+        if flags & !COMPRESSED != 0 {
             return Err(DecodeError::invalid("message flags", 0));
         }
         let Ok(length) = head.try_get_u32() else { return Ok(None) };
@@ -155,6 +143,8 @@ impl Deframer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing, reason = "a test that slices wrongly fails")]
+
     use super::*;
     use portolan_wire::laws;
 

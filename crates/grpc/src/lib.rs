@@ -16,6 +16,8 @@ mod codec_json;
 #[cfg(feature = "prost")]
 mod codec_prost;
 mod compress;
+#[cfg(feature = "connect")]
+mod connect;
 mod deadline;
 #[cfg(feature = "prost")]
 pub mod details;
@@ -24,6 +26,8 @@ pub mod dynamic;
 mod frame;
 #[cfg(feature = "health")]
 pub mod health;
+#[cfg(feature = "http3")]
+mod http3;
 mod intercept;
 mod metadata;
 mod policy;
@@ -32,9 +36,13 @@ pub mod reflection;
 #[cfg(feature = "json")]
 mod service_config;
 mod status;
+#[cfg(any(feature = "connect", feature = "web"))]
+mod tail;
 #[cfg(feature = "tower")]
 mod tower;
 mod transport;
+#[cfg(feature = "web")]
+mod web;
 
 pub use body::{Body, Shape};
 pub use call::{
@@ -48,6 +56,8 @@ pub use codec_json::Json;
 #[cfg(feature = "prost")]
 pub use codec_prost::Prost;
 pub use compress::Encoding;
+#[cfg(feature = "connect")]
+pub use connect::Connect;
 pub use deadline::Deadline;
 // Named by generated code.
 pub use frame::{COMPRESSED, Frame, Frames, PREFIX};
@@ -57,9 +67,13 @@ pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};
 pub use status::{Code, Status};
+#[cfg(any(feature = "connect", feature = "web"))]
+pub use tail::TranslatedBody;
 #[cfg(feature = "tower")]
 pub use tower::Tower;
 pub use transport::Transport;
+#[cfg(feature = "web")]
+pub use web::Web;
 
 /// What all errors of this crate name as their protocol.
 pub(crate) const PROTOCOL: &str = "grpc";

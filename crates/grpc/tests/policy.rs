@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use portolan_core::{BoxFuture, Delivery, Error, Kind, Result, Secret};
+use portolan_core::{BoxFuture, Delivery, Error, Kind, Result, Secret, clock};
 use portolan_grpc::{
     Client, Code, Encoding, HedgingPolicy, Interceptor, Json, Metadata, Method, MethodConfig, Outgoing, Raw,
     RetryPolicy, ServiceConfig, Shape, Status, Throttling,
@@ -18,7 +18,6 @@ use portolan_grpc::{
 use portolan_http2::SendRequest;
 use support::h2_half::client;
 use support::{Call, Handler, Out, handler};
-use tokio::time::Instant;
 
 fn method(path: &str) -> Method<Raw> {
     Method::new(path, Raw::protobuf()).unwrap()
@@ -65,7 +64,7 @@ async fn ask(client: &Client<SendRequest>) -> Result<Bytes> {
 #[tokio::test(start_paused = true)]
 async fn a_call_is_made_again_with_growing_waits_until_it_succeeds() {
     let (handler, seen) = failing(3, &[("grpc-status", "14")]);
-    let started = Instant::now();
+    let started = clock::now();
     assert_eq!(ask(&retries(handler, 4, None)).await.unwrap(), "reply");
     assert_eq!(seen.load(Relaxed), 4);
     let waited = started.elapsed().as_millis();
@@ -85,7 +84,7 @@ async fn attempts_have_an_end_and_other_codes_have_none_but_one() {
 #[tokio::test(start_paused = true)]
 async fn the_server_says_when_to_come_again_and_when_not_to() {
     let (handler, seen) = failing(1, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "7000")]);
-    let started = Instant::now();
+    let started = clock::now();
     assert_eq!(ask(&retries(handler, 3, None)).await.unwrap(), "reply");
     assert!(started.elapsed() >= Duration::from_secs(7) && seen.load(Relaxed) == 2);
     let (handler, seen) = failing(1, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "-1")]);
@@ -130,7 +129,7 @@ async fn throttling_ends_a_storm() {
     drop(handler);
     let mut attempts = 0;
     for _ in 0..10 {
-        let started = Instant::now();
+        let started = clock::now();
         assert!(ask(&client).await.is_err());
         attempts += u32::from(started.elapsed() > Duration::from_millis(50));
     }
@@ -143,7 +142,7 @@ async fn a_deadline_spans_all_attempts() {
     let (handler, _) = failing(9, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60000")]);
     let call =
         retries(handler, 5, None).unary(&method("/t.S/M"), &Bytes::from("request")).timeout(Duration::from_secs(5));
-    let started = Instant::now();
+    let started = clock::now();
     assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::DeadlineExceeded);
     assert_eq!(started.elapsed().as_secs(), 5);
 }
@@ -186,7 +185,7 @@ async fn a_slow_call_is_hedged_and_the_losers_are_cancelled() {
         }),
         &[],
     );
-    let started = Instant::now();
+    let started = clock::now();
     assert_eq!(ask(&client).await.unwrap(), "third");
     assert_eq!(started.elapsed().as_millis() / 10, 20);
     let mut losers = [was_gone.recv().await.unwrap(), was_gone.recv().await.unwrap()];
@@ -202,7 +201,7 @@ async fn a_failure_that_is_not_fatal_sends_the_next_at_once_and_another_ends_all
             Some(_) => good(&call, "second").await,
         })
     };
-    let started = Instant::now();
+    let started = clock::now();
     assert_eq!(ask(&hedged(answers("14"), &[Code::Unavailable])).await.unwrap(), "second");
     assert!(started.elapsed() < Duration::from_millis(100));
     let error = ask(&hedged(answers("3"), &[Code::Unavailable])).await.unwrap_err();

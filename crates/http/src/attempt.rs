@@ -7,22 +7,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::Method;
 use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use portolan_core::{BoxError, Delivery, Error, Kind as ErrorKind, Phase, Result, Timeouts, clock};
 use portolan_http1 as h1;
-use portolan_pool::{Decision, Lease, Retry, may_fall_back};
+use portolan_pool::{Decision, Lease, Retry};
 
 use crate::body::Body;
-use crate::builder::keepalive_of;
 use crate::client::Client;
 use crate::connection::{Conn, Held, Manager};
 use crate::incoming::Incoming;
-use crate::key::{Key, Kind};
+use crate::key::Key;
 use crate::request::{More, Request};
 use crate::response::{Meta, Response, Timings, retry_after};
-use crate::version::Version;
 
 impl Client {
     /// One request, as often as its failures allow.
@@ -34,7 +33,7 @@ impl Client {
             .replayable(request.body.is_replayable());
         let mut attempt = 1;
         loop {
-            let outcome = self.versions(&request.parts, &mut request.body, more, timeouts).await;
+            let outcome = self.hedged(&request.parts, &mut request.body, more, timeouts).await;
             let (error, response) = match outcome {
                 Ok(mut response) => {
                     response.meta_mut().attempts = attempt;
@@ -62,43 +61,46 @@ impl Client {
         }
     }
 
-    /// One attempt, by each version that may serve in turn.
-    async fn versions(
+    /// One attempt, and a second beside it where the first is slow and the caller asked for that.
+    async fn hedged(
         &self,
         parts: &Parts,
         body: &mut Body,
         more: Option<&More>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
-        let version = more.and_then(|more| more.version).unwrap_or(self.settings().version);
-        let kinds = kinds(version, parts);
-        let mut last = None;
-        for (index, &kind) in kinds.iter().enumerate() {
-            match self.once(parts, body, kind, more, timeouts).await {
-                Err(error) if index + 1 < kinds.len() && may_fall_back(&error) => {
-                    tracing::debug!(%error, ?kind, "fell back");
-                    last = Some(error);
-                }
-                result => return result,
-            }
+        let after = more.and_then(|more| more.hedge).filter(|_| is_idempotent(parts, more));
+        let (Some(after), Some(mut copy)) = (after, body.try_clone()) else {
+            return self.by_ways(parts, body, more, timeouts).await;
+        };
+        let mut first = std::pin::pin!(self.by_ways(parts, body, more, timeouts));
+        if let Ok(outcome) = tokio::time::timeout(after, first.as_mut()).await {
+            return outcome;
         }
-        Err(last.unwrap_or_else(|| Error::usage("no version to send by")))
+        tracing::debug!(?after, "hedged");
+        let second = std::pin::pin!(self.by_ways(parts, &mut copy, more, timeouts));
+        match futures_util::future::select(first, second).await {
+            Either::Left((Ok(response), _)) | Either::Right((Ok(response), _)) => Ok(response),
+            // One failed: the other may still answer.
+            Either::Left((Err(_), other)) => other.await,
+            Either::Right((Err(_), other)) => other.await,
+        }
     }
 
-    /// One attempt by one version. The body stays where it is unless something of it was sent.
-    async fn once(
+    /// One attempt by one way. The body stays where it is unless something of it was sent.
+    pub(crate) async fn once(
         &self,
         parts: &Parts,
         body: &mut Body,
-        kind: Kind,
-        more: Option<&More>,
+        key: &Key,
+        lease: Option<Lease<Manager>>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
         let started = clock::now();
-        let connector = more.and_then(|more| more.connector.as_ref());
-        let keepalive = keepalive_of(more.and_then(|more| more.keepalive), self.settings());
-        let key = self.key(&parts.uri, kind, connector)?.with_keepalive(keepalive);
-        let lease = self.pool().acquire(&key).await.map_err(|error| placed(error, &key))?;
+        let lease = match lease {
+            Some(lease) => lease,
+            None => self.pool().acquire(key).await.map_err(|error| placed(error, key))?,
+        };
         let reused = lease.is_reused();
         let info = lease.facts().info(reused);
         let connected = clock::now();
@@ -106,7 +108,7 @@ impl Client {
             Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
             None => lend(lease, parts, body, timeouts).await,
         };
-        let response = sent.map_err(|error| placed(error, &key))?;
+        let response = sent.map_err(|error| placed(error, key))?;
         let timings = Timings {
             connection: connected.saturating_duration_since(started),
             first_byte: clock::now().saturating_duration_since(connected),
@@ -123,19 +125,6 @@ impl Client {
         };
         let (parts, body) = response.into_parts();
         Ok(Response::new(parts, body, meta))
-    }
-}
-
-/// Which connections may serve, the preferred first.
-fn kinds(version: Version, parts: &Parts) -> &'static [Kind] {
-    let tls = parts.uri.scheme_str() == Some("https");
-    match version {
-        Version::Http1Only => &[Kind::H1],
-        Version::Http2Only => &[Kind::H2],
-        Version::PreferHttp2 if !tls => &[Kind::H2, Kind::H1],
-        Version::Http3Only => &[Kind::H3],
-        Version::PreferHttp3 if tls => &[Kind::H3, Kind::Auto],
-        Version::Auto | Version::PreferHttp2 | Version::PreferHttp3 => &[Kind::Auto],
     }
 }
 
@@ -186,6 +175,10 @@ where
 {
     let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
     if let Conn::H1(conn, _) = &mut *lease {
+        if parts.extensions.get::<portolan_http2::ext::Protocol>().is_some() {
+            let error = Error::new(ErrorKind::Unsupported, "extended CONNECT over HTTP/1.1");
+            return Err(error.with_delivery(Delivery::NotSent).with_protocol(crate::PROTOCOL));
+        }
         let options = conn.options().first_byte(first_byte).idle(idle);
         conn.set_options(options);
     }
@@ -193,16 +186,22 @@ where
         Ok(held) => return Ok(h1::send_parts(held, parts, body).await?.map(Incoming::h1)),
         Err(lease) => lease,
     };
-    let Conn::H2(conn) = &*lease else { return Err(Error::usage("a connection of no kind")) };
-    let send = conn.send.clone();
-    let response = if body.is_end_stream() {
-        clock::within(first_byte, Phase::FirstByte, send.send_parts(parts, body)).await?
-    } else {
-        let progress = Arc::new(AtomicU64::new(0));
-        let body = Watched { body: Box::pin(body), progress: progress.clone() };
-        patient(first_byte, &progress, send.send_parts(parts, body)).await?
-    };
-    Ok(response.map(|body| Incoming::h2(body, lease, idle)))
+    let progress = Arc::new(AtomicU64::new(0));
+    let upload = !body.is_end_stream();
+    let body = Watched { body: Box::pin(body), progress: upload.then(|| progress.clone()) };
+    match &*lease {
+        Conn::H2(conn) => {
+            let send = conn.send.clone();
+            let response = patient(first_byte, &progress, send.send_parts(parts, body)).await?;
+            Ok(response.map(|body| Incoming::h2(body, lease, idle)))
+        }
+        Conn::H3(conn) => {
+            let send = conn.send.clone();
+            let response = patient(first_byte, &progress, send.send_parts(parts, body)).await?;
+            Ok(response.map(|body| Incoming::h3(body, lease, idle)))
+        }
+        Conn::H1(..) => Err(Error::usage("a connection of no kind")),
+    }
 }
 
 /// Waits for `work` as long as the upload moves, and `limit` beyond.
@@ -224,7 +223,7 @@ async fn patient<T>(limit: Option<Duration>, progress: &AtomicU64, work: impl Fu
 /// A request body that counts its pieces.
 struct Watched<B> {
     body: Pin<Box<B>>,
-    progress: Arc<AtomicU64>,
+    progress: Option<Arc<AtomicU64>>,
 }
 
 impl<B: http_body::Body<Data = Bytes>> http_body::Body for Watched<B> {
@@ -233,8 +232,8 @@ impl<B: http_body::Body<Data = Bytes>> http_body::Body for Watched<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = self.body.as_mut().poll_frame(cx);
-        if frame.is_ready() {
-            self.progress.fetch_add(1, Ordering::Relaxed);
+        if let Some(progress) = self.progress.as_ref().filter(|_| frame.is_ready()) {
+            progress.fetch_add(1, Ordering::Relaxed);
         }
         frame
     }

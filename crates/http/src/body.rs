@@ -69,6 +69,22 @@ impl Body {
         Self(Inner::Made(Arc::new(make), None))
     }
 
+    /// The same body, telling `told` how many bytes have been taken to be sent so far, and how many there are if that is known.
+    /// Taken is not arrived: the connection and the network hold some.
+    pub fn with_progress(self, told: impl Fn(u64, Option<u64>) + Send + Sync + 'static) -> Self {
+        let told: Told = Arc::new(told);
+        match self.try_clone() {
+            Some(_) => {
+                let body = std::sync::Mutex::new(self);
+                Self::from_fn(move || {
+                    let copy = body.lock().unwrap_or_else(std::sync::PoisonError::into_inner).try_clone();
+                    Self(Inner::Stream(Box::pin(Counted::new(copy.unwrap_or_default().ready(), told.clone()))))
+                })
+            }
+            None => Self(Inner::Stream(Box::pin(Counted::new(self, told)))),
+        }
+    }
+
     /// The bytes, if they are at hand.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {
@@ -200,6 +216,45 @@ impl fmt::Debug for Body {
             Inner::Made(..) => f.write_str("Body(made anew)"),
             Inner::Spent => f.write_str("Body(spent)"),
         }
+    }
+}
+
+type Told = Arc<dyn Fn(u64, Option<u64>) + Send + Sync>;
+
+/// A body that tells how far it is.
+struct Counted {
+    body: Body,
+    told: Told,
+    sent: u64,
+    total: Option<u64>,
+}
+
+impl Counted {
+    fn new(body: Body, told: Told) -> Self {
+        let total = http_body::Body::size_hint(&body).exact();
+        Self { body, told, sent: 0, total }
+    }
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            self.sent += data.len() as u64;
+            (self.told)(self.sent, self.total);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,19 +1,24 @@
 //! How a client is put together.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use portolan_core::{Connector, Error, Limit, Result, Timeouts};
+use portolan_core::{Connector, Error, Hop, Limit, Result, Timeouts};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
+use portolan_http3 as h3;
 use portolan_pool::{Budget, Pool, PoolOptions, Retry};
 
+use crate::alt_svc::AltSvcCache;
+use crate::cache::Cache;
 use crate::client::{Client, Settings};
 use crate::connection::Manager;
 use crate::cookie::CookieStore;
 use crate::decode::{self, DecodeOptions};
+use crate::hsts::Hsts;
 use crate::key::Keepalive;
 use crate::middleware::{Layer, Middleware};
 use crate::redirect::Redirect;
@@ -23,6 +28,8 @@ use crate::version::Version;
 pub(crate) const MAX_BODY: usize = 256 << 20;
 /// Requests in flight on one HTTP/2 connection: what RFC 9113 6.5.2 asks servers to allow at least.
 const STREAMS: usize = 100;
+/// What a QUIC handshake takes on all but the worst of ways.
+const HEAD_START: Duration = Duration::from_millis(300);
 /// Repetitions in a row before a client stops repeating.
 const BUDGET: u32 = 100;
 
@@ -30,21 +37,32 @@ const BUDGET: u32 = 100;
 #[must_use]
 pub struct ClientBuilder {
     connector: Option<Connector>,
+    changes: Vec<Change>,
     pool: PoolOptions,
     h1: h1::Options,
     h2: h2::Options,
+    h3: h3::Options,
     streams: usize,
     layers: Vec<Arc<dyn Layer>>,
     settings: Settings,
+}
+
+/// What is changed of the connector.
+#[derive(Debug)]
+enum Change {
+    Via(Hop),
+    Resolve(String, Vec<IpAddr>),
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             connector: None,
+            changes: Vec::new(),
             pool: PoolOptions::default(),
             h1: h1::Options::new(),
             h2: h2::Options::new(),
+            h3: h3::Options::new(),
             streams: STREAMS,
             layers: Vec::new(),
             settings: Settings {
@@ -55,6 +73,9 @@ impl Default for ClientBuilder {
                 keepalive: None,
                 headers: HeaderMap::new(),
                 cookies: None,
+                hsts: None,
+                alt_svc: Some(AltSvcCache::new()),
+                head_start: HEAD_START,
                 decode: decode::accept_encoding().map(|value| (value, DecodeOptions::default())),
                 https_only: false,
                 referer: false,
@@ -68,6 +89,18 @@ impl ClientBuilder {
     /// The way to every server: proxies, TLS, policy, resolver, bounds of connecting.
     pub fn connector(mut self, connector: Connector) -> Self {
         self.connector = Some(connector);
+        self
+    }
+
+    /// Sends everything through this proxy; repeat for a chain, the nearest first. What the connector says of hops is kept.
+    pub fn proxy(mut self, hop: Hop) -> Self {
+        self.changes.push(Change::Via(hop));
+        self
+    }
+
+    /// Takes these addresses for `host`, whatever the resolver says.
+    pub fn resolve(mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.changes.push(Change::Resolve(host.to_owned(), addrs.into_iter().collect()));
         self
     }
 
@@ -164,6 +197,12 @@ impl ClientBuilder {
         self
     }
 
+    /// How HTTP/3 connections behave: windows, limits, 0-RTT.
+    pub fn http3_options(mut self, options: h3::Options) -> Self {
+        self.h3 = options;
+        self
+    }
+
     /// A field of every request that doesn't have it.
     pub fn default_header<K, V>(mut self, name: K, value: V) -> Result<Self>
     where
@@ -226,14 +265,51 @@ impl ClientBuilder {
         self
     }
 
-    /// Puts it together.
-    pub fn build(self) -> Result<Client> {
-        Ok(self.assemble())
+    /// Keeps responses as RFC 9111 allows a private cache to, and answers from what is kept.
+    pub fn cache(self, cache: Cache) -> Self {
+        self.middleware(cache)
     }
 
+    /// Keeps to https where a server has asked for that (RFC 6797), as remembered there. Default: nothing is remembered.
+    pub fn hsts(mut self, hsts: Hsts) -> Self {
+        self.settings.hsts = Some(hsts);
+        self
+    }
+
+    /// Takes up what servers say of HTTP/3 (RFC 7838), as remembered there. Default: a memory of the client's own; `None`
+    /// takes nothing up.
+    pub fn alt_svc(mut self, memory: impl Into<Option<AltSvcCache>>) -> Self {
+        self.settings.alt_svc = memory.into();
+        self
+    }
+
+    /// How long HTTP/3 may take to connect before HTTP/2 or 1.1 is tried beside it. Default 300 ms; the one that is there
+    /// first is used.
+    pub fn http3_head_start(mut self, time: Duration) -> Self {
+        self.settings.head_start = time;
+        self
+    }
+
+    /// Puts it together.
+    pub fn build(self) -> Result<Client> {
+        let mut this = self;
+        if !this.changes.is_empty() {
+            let mut builder = this.connector.take().unwrap_or_default().to_builder();
+            for change in this.changes.drain(..) {
+                builder = match change {
+                    Change::Via(hop) => builder.via(hop),
+                    Change::Resolve(host, addrs) => builder.resolve(&host, addrs),
+                };
+            }
+            this.connector = Some(builder.build()?);
+        }
+        Ok(this.assemble())
+    }
+
+    /// What can't fail, since it changes nothing of the connector.
     pub(crate) fn assemble(self) -> Client {
         let connector = self.connector.unwrap_or_default();
-        let manager = Manager { connector, h1: self.h1, h2: self.h2, streams: self.streams };
+        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams };
         Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
@@ -11,12 +12,14 @@ use http::{Method, StatusCode, Uri};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
+use crate::alt_svc::AltSvcCache;
 use crate::body::Body;
 use crate::builder::ClientBuilder;
 use crate::connection::Manager;
 use crate::cookie::CookieStore;
 use crate::decode::DecodeOptions;
 use crate::digest::{self, Digest};
+use crate::hsts::Hsts;
 use crate::key::{Keepalive, Key, Kind};
 use crate::middleware::{Layer, Next};
 use crate::redirect::Redirect;
@@ -24,6 +27,7 @@ use crate::request::{self, Request, RequestBuilder};
 use crate::response::Response;
 use crate::uri::IntoUri;
 use crate::version::Version;
+use crate::ways::Broken;
 
 /// Origins whose keys are kept at hand; the pool keeps its own.
 const MAX_KEYS: usize = 1024;
@@ -40,6 +44,7 @@ struct Inner {
     settings: Settings,
     layers: Vec<Arc<dyn Layer>>,
     keys: Mutex<HashMap<Place, Key>>,
+    broken: Broken,
 }
 
 /// Under what a key is kept at hand: the URL's own text, in whatever case.
@@ -67,6 +72,10 @@ pub(crate) struct Settings {
     pub(crate) keepalive: Keepalive,
     pub(crate) headers: HeaderMap,
     pub(crate) cookies: Option<Arc<dyn CookieStore>>,
+    pub(crate) hsts: Option<Hsts>,
+    pub(crate) alt_svc: Option<AltSvcCache>,
+    /// What HTTP/3 has before the others.
+    pub(crate) head_start: Duration,
     /// What is asked for, and undone, unless a request asks for something by itself.
     pub(crate) decode: Option<(HeaderValue, DecodeOptions)>,
     pub(crate) https_only: bool,
@@ -95,7 +104,7 @@ impl Client {
     }
 
     pub(crate) fn assemble(pool: Pool<Manager>, settings: Settings, layers: Vec<Arc<dyn Layer>>) -> Self {
-        Self(Arc::new(Inner { pool, settings, layers, keys: Mutex::default() }))
+        Self(Arc::new(Inner { pool, settings, layers, keys: Mutex::default(), broken: Broken::default() }))
     }
 
     verbs! {
@@ -157,6 +166,11 @@ impl Client {
         &self.0.settings
     }
 
+    /// Ways that failed.
+    pub(crate) fn broken(&self) -> &Broken {
+        &self.0.broken
+    }
+
     /// The key of `uri`'s connections: made once for each origin.
     pub(crate) fn key(&self, uri: &Uri, kind: Kind, connector: Option<&Connector>) -> Result<Key> {
         if let Some(connector) = connector {
@@ -201,6 +215,9 @@ impl Client {
         let own_cookies = request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
+            if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
+                request.parts.uri = uri;
+            }
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {
                 return Err(Error::usage("an http URL, and https alone is allowed").with_protocol(crate::PROTOCOL));
             }
@@ -213,6 +230,12 @@ impl Client {
             let mut response = self.authorized(request, timeouts).await?;
             if let Some(cookies) = &settings.cookies {
                 cookies.set(&request.parts.uri, response.headers());
+            }
+            if let Some(hsts) = &settings.hsts {
+                hsts.record(&request.parts.uri, response.headers());
+            }
+            if let Some(alt_svc) = &settings.alt_svc {
+                alt_svc.record(&request.parts.uri, response.headers());
             }
             let redirect = request.options.more.as_ref().and_then(|more| more.redirect.as_ref());
             let redirect = redirect.unwrap_or(&settings.redirect);
@@ -232,6 +255,20 @@ impl Client {
             let redirect = redirect.clone();
             redirect.turn(request, response.status(), to, settings.referer);
         }
+    }
+
+    /// The head as it will go out: what a cache must look at, since responses vary by it.
+    pub(crate) fn dressed(&self, parts: &http::request::Parts) -> http::request::Parts {
+        let mut request = Request { parts: parts.clone(), body: Body::empty(), options: request::Options::default() };
+        self.complete(&mut request);
+        self.asks_for_codings(&mut request);
+        let headers = &mut request.parts.headers;
+        if let (Some(cookies), false) = (&self.0.settings.cookies, headers.contains_key(header::COOKIE))
+            && let Some(value) = cookies.cookies_for(&parts.uri)
+        {
+            headers.insert(header::COOKIE, value);
+        }
+        request.parts
     }
 
     /// Adds the fields of every request.

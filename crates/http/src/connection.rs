@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Stream};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
+use portolan_http3 as h3;
 use portolan_pool::{Lease, Liveness, Manage};
 
 use crate::key::{Key, Kind};
@@ -15,6 +16,7 @@ use crate::key::{Key, Kind};
 pub(crate) enum Conn {
     H1(Box<h1::Connection<Stream>>, Arc<Facts>),
     H2(Shared<h2::SendRequest>),
+    H3(Shared<h3::SendRequest>),
 }
 
 impl Conn {
@@ -22,6 +24,7 @@ impl Conn {
         match self {
             Self::H1(_, facts) => facts,
             Self::H2(shared) => &shared.facts,
+            Self::H3(shared) => &shared.facts,
         }
     }
 }
@@ -65,6 +68,7 @@ pub(crate) struct Manager {
     pub(crate) connector: Connector,
     pub(crate) h1: h1::Options,
     pub(crate) h2: h2::Options,
+    pub(crate) h3: h3::Options,
     /// Requests in flight on one shared connection before another is made.
     pub(crate) streams: usize,
 }
@@ -113,11 +117,44 @@ impl Manager {
     }
 }
 
+impl Manager {
+    async fn http3(&self, key: &Key) -> Result<Conn> {
+        if !key.tls {
+            return Err(Error::usage("HTTP/3 for an http URL"));
+        }
+        let live = Liveness::new();
+        let mut options = self.h3.clone();
+        if let Some((interval, _)) = key.keepalive {
+            options = options.keepalive(interval);
+        }
+        let draining = live.clone();
+        let options = options.on_event(move |event| {
+            if matches!(event, h3::Event::GoAway(_)) {
+                draining.drain();
+            }
+        });
+        let connector = self.connector(key);
+        let (send, connection) = h3::connect_as(connector, &key.endpoint, &key.name, options).await?;
+        let facts = Facts::new(&send.info());
+        let over = live.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "http3 connection ended");
+            }
+            over.close();
+        });
+        Ok(Conn::H3(Shared { send, facts, live }))
+    }
+}
+
 impl Manage for Manager {
     type Key = Key;
     type Conn = Conn;
 
     async fn connect(&self, key: &Key) -> Result<Conn> {
+        if key.kind == Kind::H3 {
+            return self.http3(key).await;
+        }
         let stream = self.stream(key).await?;
         let h2 = match stream.alpn() {
             Some(alpn) => alpn == b"h2",
@@ -140,6 +177,7 @@ impl Manage for Manager {
         match conn {
             Conn::H1(conn, _) => conn.is_fit(),
             Conn::H2(conn) => !conn.send.is_closed(),
+            Conn::H3(conn) => !conn.send.is_closed(),
         }
     }
 
@@ -147,6 +185,7 @@ impl Manage for Manager {
         match conn {
             Conn::H1(conn, _) => conn.is_reusable(),
             Conn::H2(conn) => !conn.send.is_closed(),
+            Conn::H3(conn) => !conn.send.is_closed(),
         }
     }
 
@@ -154,6 +193,7 @@ impl Manage for Manager {
         match conn {
             Conn::H1(..) => None,
             Conn::H2(conn) => Some(conn.live.clone()),
+            Conn::H3(conn) => Some(conn.live.clone()),
         }
     }
 
@@ -162,13 +202,14 @@ impl Manage for Manager {
             Conn::H1(..) => None,
             // Closed or draining: marked before anyone who waits is woken.
             Conn::H2(conn) => (!conn.send.is_closed()).then(|| Conn::H2(conn.clone())),
+            Conn::H3(conn) => (!conn.send.is_closed()).then(|| Conn::H3(conn.clone())),
         }
     }
 
     fn capacity(&self, conn: &Conn) -> usize {
         match conn {
             Conn::H1(..) => 1,
-            Conn::H2(_) => self.streams,
+            Conn::H2(_) | Conn::H3(_) => self.streams,
         }
     }
 
@@ -194,7 +235,7 @@ impl Deref for Held {
     fn deref(&self) -> &Self::Target {
         match &*self.0 {
             Conn::H1(conn, _) => conn,
-            Conn::H2(_) => unreachable!("looked at when it was made"),
+            Conn::H2(_) | Conn::H3(_) => unreachable!("looked at when it was made"),
         }
     }
 }
@@ -203,7 +244,7 @@ impl DerefMut for Held {
     fn deref_mut(&mut self) -> &mut Self::Target {
         match &mut *self.0 {
             Conn::H1(conn, _) => conn,
-            Conn::H2(_) => unreachable!("looked at when it was made"),
+            Conn::H2(_) | Conn::H3(_) => unreachable!("looked at when it was made"),
         }
     }
 }

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use portolan_core::{Delivery, Error, Phase, Result, Stream};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
+use portolan_http3 as h3;
 use portolan_pool::Lease;
 use portolan_wire::Alarm;
 
@@ -31,6 +32,7 @@ pub struct Incoming {
 enum Source {
     H1(h1::RecvBody<Held, Stream>),
     H2(h2::RecvBody, Option<Lease<Manager>>),
+    H3(h3::RecvBody, Option<Lease<Manager>>),
     Other(BoxBody),
 }
 
@@ -48,6 +50,11 @@ impl Incoming {
     pub(crate) fn h2(body: h2::RecvBody, lease: Lease<Manager>, idle: Option<Duration>) -> Self {
         let lease = (!body.is_end_stream()).then_some(lease);
         Self::new(Source::H2(body, lease), idle)
+    }
+
+    pub(crate) fn h3(body: h3::RecvBody, lease: Lease<Manager>, idle: Option<Duration>) -> Self {
+        let lease = (!body.is_end_stream()).then_some(lease);
+        Self::new(Source::H3(body, lease), idle)
     }
 
     fn new(source: Source, idle_limit: Option<Duration>) -> Self {
@@ -96,16 +103,27 @@ impl Incoming {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.source {
             Source::H1(body) => Pin::new(body).poll_frame(cx),
-            Source::H2(body, lease) => {
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
-                    *lease = None;
-                }
-                Poll::Ready(frame)
-            }
+            Source::H2(body, lease) => poll_shared(body, lease, cx),
+            Source::H3(body, lease) => poll_shared(body, lease, cx),
             Source::Other(body) => Poll::Ready(ready!(body.as_mut().poll_frame(cx)).map(|frame| frame.map_err(typed))),
         }
     }
+}
+
+/// Reads from a stream of a connection that others use too, and lets go of it at the stream's end.
+fn poll_shared<B>(
+    body: &mut B,
+    lease: &mut Option<Lease<Manager>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>>
+where
+    B: Body<Data = Bytes, Error = Error> + Unpin,
+{
+    let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+    if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+        *lease = None;
+    }
+    Poll::Ready(frame)
 }
 
 /// The workspace's error, where it is one already.
@@ -140,6 +158,7 @@ impl Body for Incoming {
         match &self.source {
             Source::H1(body) => body.is_end_stream(),
             Source::H2(body, _) => body.is_end_stream(),
+            Source::H3(body, _) => body.is_end_stream(),
             Source::Other(body) => body.is_end_stream(),
         }
     }
@@ -148,6 +167,7 @@ impl Body for Incoming {
         match &self.source {
             Source::H1(body) => body.size_hint(),
             Source::H2(body, _) => body.size_hint(),
+            Source::H3(body, _) => body.size_hint(),
             Source::Other(body) => body.size_hint(),
         }
     }

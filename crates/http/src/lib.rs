@@ -18,10 +18,13 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod alt_svc;
 mod attempt;
 mod auth;
 mod body;
 mod builder;
+pub mod cache;
+pub mod charset;
 mod civil;
 mod client;
 mod connection;
@@ -29,17 +32,22 @@ pub mod cookie;
 pub mod decode;
 pub mod digest;
 mod field;
+#[cfg(feature = "har")]
+pub mod har;
+pub mod hsts;
 mod incoming;
 mod key;
 mod middleware;
 pub mod multipart;
+pub mod range;
 mod redirect;
 mod request;
 mod response;
 mod service;
-mod text;
+mod upgrade;
 mod uri;
 mod version;
+mod ways;
 
 pub use body::Body;
 pub use builder::ClientBuilder;
@@ -49,6 +57,7 @@ pub use middleware::{Middleware, Next};
 pub use redirect::{Hop as RedirectHop, Redirect};
 pub use request::{Request, RequestBuilder};
 pub use response::{Failed, Response, Timings};
+pub use upgrade::Upgraded;
 pub use uri::IntoUri;
 pub use version::Version;
 

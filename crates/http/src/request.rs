@@ -43,6 +43,7 @@ pub(crate) struct More {
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) digest: Option<Credentials>,
+    pub(crate) hedge: Option<Duration>,
 }
 
 impl Options {
@@ -103,6 +104,12 @@ impl Request {
     /// The body, to be changed.
     pub fn body_mut(&mut self) -> &mut Body {
         &mut self.body
+    }
+
+    /// Makes an extended CONNECT of it: see [`RequestBuilder::protocol`].
+    pub fn set_protocol(&mut self, name: &str) {
+        self.parts.extensions.insert(portolan_http2::ext::Protocol::new(name));
+        self.parts.extensions.insert(portolan_http3::ext::Protocol::new(name));
     }
 
     /// The same request once more, if its body can be had once more.
@@ -350,6 +357,15 @@ impl RequestBuilder {
         })
     }
 
+    /// Sends the request once more if no response has begun within `after`, and takes whichever answers first: for requests
+    /// that do no harm twice and must not be late. Only idempotent requests whose body can be had once more are hedged.
+    pub fn hedge(self, after: Duration) -> Self {
+        self.map(|request| {
+            request.options.more().hedge = Some(after);
+            Ok(())
+        })
+    }
+
     /// Whether doing it twice does no harm, where the method doesn't say. A request with an `Idempotency-Key` is taken for
     /// one.
     pub fn idempotent(self, on: bool) -> Self {
@@ -366,7 +382,19 @@ impl RequestBuilder {
             let extensions = &mut request.parts.extensions;
             let call = callback.clone();
             extensions.insert(portolan_http1::ext::OnInformational::new(move |response| call(response)));
-            extensions.insert(portolan_http2::ext::OnInformational::new(move |response| callback(response)));
+            let (second, third) = (callback.clone(), callback.clone());
+            extensions.insert(portolan_http2::ext::OnInformational::new(move |response| second(response)));
+            extensions.insert(portolan_http3::ext::OnInformational::new(move |response| third(response)));
+            Ok(())
+        })
+    }
+
+    /// Makes an extended CONNECT of it (RFC 8441, RFC 9220): a stream of HTTP/2 or HTTP/3 that speaks another protocol, such as
+    /// `websocket`. The method must be CONNECT; over HTTP/1.1, and where the server doesn't allow it, it fails unsent with
+    /// [`Kind::Unsupported`](portolan_core::Kind::Unsupported).
+    pub fn protocol(self, name: &str) -> Self {
+        self.map(|request| {
+            request.set_protocol(name);
             Ok(())
         })
     }

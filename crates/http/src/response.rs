@@ -15,6 +15,7 @@ use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use crate::charset::{self, ContentType};
 use crate::decode::{DecodeOptions, decode};
 use crate::incoming::Incoming;
 
@@ -70,6 +71,17 @@ impl Response {
 
     pub(crate) fn new(parts: Parts, body: Incoming, meta: Meta) -> Self {
         Self(Box::new(Whole { parts, body, meta }))
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    /// Head and body changed together.
+    pub(crate) fn map_http(self, change: impl FnOnce(http::Response<Incoming>) -> http::Response<Incoming>) -> Self {
+        let Whole { parts, body, meta } = *self.0;
+        let (parts, body) = change(http::Response::from_parts(parts, body)).into_parts();
+        Self::new(parts, body, meta)
     }
 
     pub(crate) fn meta_mut(&mut self) -> &mut Meta {
@@ -220,11 +232,11 @@ impl Response {
         self.0.parts.extensions.remove::<Trailers>().map(|trailers| trailers.0)
     }
 
-    /// The whole body as text.
+    /// The whole body as text, by the charset of its content type; UTF-8 where none is said.
     pub async fn text(self) -> Result<String> {
-        let content_type = self.0.parts.headers.get(header::CONTENT_TYPE).cloned();
+        let content_type = ContentType::of(self.headers());
         let bytes = self.bytes().await?;
-        Ok(crate::text::decode(content_type.as_ref(), &bytes))
+        Ok(charset::decode(content_type.as_ref(), &bytes).into_owned())
     }
 
     /// The whole body, which is JSON.
@@ -288,6 +300,12 @@ pub struct Failed {
     pub status: StatusCode,
     /// The fields.
     pub headers: HeaderMap,
+}
+
+impl Failed {
+    pub(crate) fn new(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, headers }
+    }
 }
 
 /// RFC 9110 10.2.3: seconds, or a date.

@@ -389,6 +389,66 @@ async fn a_body_too_long_to_be_gathered_is_a_limit() {
     assert_eq!(total, 5000);
 }
 
+#[tokio::test]
+async fn a_cache_answers_validates_and_forgets() {
+    use portolan_http::cache::{Cache, FromCache};
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let web = Web::plain(heads(move |request| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if request.headers().get("if-none-match").is_some_and(|tag| tag == "\"v1\"") {
+            return reply(304, "");
+        }
+        let mut response = reply(200, format!("{} body", request.method()));
+        let control = if request.uri().path() == "/fresh" { "max-age=600" } else { "no-cache" };
+        response.headers_mut().insert("cache-control", HeaderValue::from_static(control));
+        response.headers_mut().insert("etag", HeaderValue::from_static("\"v1\""));
+        response
+    }))
+    .await;
+    let client = Client::builder().cache(Cache::new()).build().unwrap();
+    let from = |response: &Response| response.extensions().get::<FromCache>().copied();
+    for turn in 0..3 {
+        let response = client.get(web.url("/fresh")).send().await.unwrap();
+        assert_eq!(from(&response), (turn > 0).then_some(FromCache::Fresh));
+        assert_eq!(text(response).await, "GET body");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    for turn in 0..3 {
+        let response = client.get(web.url("/tagged")).send().await.unwrap();
+        assert_eq!(from(&response), (turn > 0).then_some(FromCache::Validated));
+        assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, "GET body"));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    client.post(web.url("/fresh")).body("x").send().await.unwrap();
+    let response = client.get(web.url("/fresh")).send().await.unwrap();
+    assert_eq!(from(&response), None);
+    let only = client.get(web.url("/never")).header("cache-control", "only-if-cached").send().await.unwrap();
+    assert_eq!(only.status().as_u16(), 504);
+}
+
+#[tokio::test]
+async fn a_host_that_asked_for_tls_is_never_reached_without() {
+    let certs = Certs::new();
+    let web = Web::tls(
+        &certs,
+        &["http/1.1"],
+        heads(|_| {
+            let mut response = reply(200, "safe");
+            response.headers_mut().insert("strict-transport-security", HeaderValue::from_static("max-age=600"));
+            response
+        }),
+    )
+    .await;
+    let client = Client::builder().connector(connector(&certs, &[])).hsts(portolan_http::hsts::Hsts::new());
+    let client = client.build().unwrap();
+    let insecure = web.url("/").replace("https:", "http:");
+    assert!(client.get(&insecure).send().await.is_err());
+    client.get(web.url("/")).send().await.unwrap().bytes().await.unwrap();
+    let response = client.get(&insecure).send().await.unwrap();
+    assert_eq!(response.uri().scheme_str(), Some("https"));
+}
+
 struct Tag(&'static str, Arc<Mutex<Vec<String>>>);
 
 impl Middleware for Tag {
@@ -470,4 +530,41 @@ async fn dropping_a_call_leaves_nothing_behind() {
         assert!(tokio::time::timeout(Duration::from_millis(30), call).await.is_err());
         assert_eq!(client.metrics().busy, 0);
     }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_overtaken_by_a_second_request() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    let web = Web::plain(Arc::new(move |_| {
+        let slow = counter.fetch_add(1, Ordering::SeqCst) == 0;
+        Box::pin(async move {
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            reply(200, "quick")
+        })
+    }))
+    .await;
+    let client = Client::new();
+    let response = client.get(web.url("/")).hedge(Duration::from_millis(20)).send().await.unwrap();
+    assert_eq!(text(response).await, "quick");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    // What must not be done twice is not hedged.
+    count.store(0, Ordering::SeqCst);
+    let post = client.post(web.url("/")).body("x").hedge(Duration::from_millis(20)).send();
+    assert!(tokio::time::timeout(Duration::from_millis(200), post).await.is_err());
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn progress_is_told_and_names_can_be_given_addresses() {
+    let web = Web::plain(echo()).await;
+    let client = Client::builder().resolve("nowhere.test", [web.addr.ip()]).build().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let body = Body::from("0123456789").with_progress(move |sent, total| log.lock().unwrap().push((sent, total)));
+    let url = format!("http://nowhere.test:{}/", web.addr.port());
+    assert!(text(client.post(url).body(body).send().await.unwrap()).await.ends_with("0123456789"));
+    assert_eq!(*seen.lock().unwrap(), [(10, Some(10))]);
 }

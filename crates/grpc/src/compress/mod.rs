@@ -32,13 +32,16 @@ pub enum Encoding {
     Zstd,
 }
 
+/// What inflating gives; `None` is more than was allowed.
+pub(crate) type Inflated = std::io::Result<Option<Vec<u8>>>;
+
 /// One way of compressing.
 #[derive(Clone, Copy)]
 pub(crate) struct Coder {
     /// Appends the compressed form.
     pub(crate) compress: fn(&[u8], &mut BytesMut) -> std::io::Result<()>,
-    /// Gives the plain form, of at most so many bytes; `None` beyond that.
-    pub(crate) inflate: fn(&[u8], usize) -> std::io::Result<Option<Vec<u8>>>,
+    /// Gives the plain form, of at most so many bytes.
+    pub(crate) inflate: fn(&[u8], usize) -> Inflated,
 }
 
 impl Encoding {

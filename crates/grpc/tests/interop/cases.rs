@@ -6,16 +6,18 @@ use std::time::Duration;
 use futures_util::stream;
 use portolan_core::Kind;
 use portolan_grpc::details::Detail;
-use portolan_grpc::{Channel, Code, Encoding, Metadata, Status};
+use portolan_grpc::{Code, Encoding, Metadata, Status, Transport};
 
 use crate::proto::grpc::testing::*;
 
-type Service = TestServiceClient<Channel>;
-type Case = fn(Service) -> Pin<Box<dyn Future<Output = ()>>>;
+type Service<T> = TestServiceClient<T>;
+type Case<T> = fn(Service<T>) -> Pin<Box<dyn Future<Output = ()>>>;
 
 macro_rules! cases {
     ($($name:ident,)*) => {
-        pub(crate) const ALL: &[(&str, Case)] = &[$((stringify!($name), |service| Box::pin($name(service))),)*];
+        pub(crate) fn all<T: Transport>() -> Vec<(&'static str, Case<T>)> {
+            vec![$((stringify!($name), |service| Box::pin($name(service))),)*]
+        }
     };
 }
 
@@ -64,22 +66,22 @@ fn length(payload: Option<Payload>) -> i32 {
     i32::try_from(payload.map_or(0, |payload| payload.body.len())).unwrap()
 }
 
-async fn empty_unary(service: Service) {
+async fn empty_unary<T: Transport>(service: Service<T>) {
     assert_eq!(service.empty_call(&Empty {}).await.unwrap().into_message(), Empty {});
 }
 
-async fn large_unary(service: Service) {
+async fn large_unary<T: Transport>(service: Service<T>) {
     let reply = service.unary_call(&sized(271_828, 314_159)).await.unwrap();
     assert_eq!(length(reply.into_message().payload), 314_159);
 }
 
-async fn client_streaming(service: Service) {
+async fn client_streaming<T: Transport>(service: Service<T>) {
     let requests = REQUEST.map(|size| StreamingInputCallRequest { payload: payload(size), expect_compressed: None });
     let reply = service.streaming_input_call(stream::iter(requests)).await.unwrap();
     assert_eq!(reply.message().aggregated_payload_size, 74922);
 }
 
-async fn server_streaming(service: Service) {
+async fn server_streaming<T: Transport>(service: Service<T>) {
     let response_parameters = RESPONSE.map(output).to_vec();
     let request = StreamingOutputCallRequest { response_parameters, ..StreamingOutputCallRequest::default() };
     let mut replies = service.streaming_output_call(&request).await.unwrap();
@@ -89,7 +91,7 @@ async fn server_streaming(service: Service) {
     assert!(replies.message().await.unwrap().is_none());
 }
 
-async fn ping_pong(service: Service) {
+async fn ping_pong<T: Transport>(service: Service<T>) {
     let mut call = service.full_duplex_call().await.unwrap();
     for (sent, size) in REQUEST.into_iter().zip(RESPONSE) {
         call.send(&duplex(size, sent)).await.unwrap();
@@ -99,13 +101,13 @@ async fn ping_pong(service: Service) {
     assert!(call.message().await.unwrap().is_none());
 }
 
-async fn empty_stream(service: Service) {
+async fn empty_stream<T: Transport>(service: Service<T>) {
     let mut call = service.full_duplex_call().await.unwrap();
     call.finish();
     assert!(call.message().await.unwrap().is_none());
 }
 
-async fn cancel_after_begin(service: Service) {
+async fn cancel_after_begin<T: Transport>(service: Service<T>) {
     // Begun as a duplex call, which is the same on the wire: the end that receives can be cancelled before an answer.
     let method = portolan_grpc::Method::from_static(
         "/grpc.testing.TestService/StreamingInputCall",
@@ -116,7 +118,7 @@ async fn cancel_after_begin(service: Service) {
     assert_eq!(Status::of(&call.message().await.unwrap_err()).code(), Code::Cancelled);
 }
 
-async fn cancel_after_first_response(service: Service) {
+async fn cancel_after_first_response<T: Transport>(service: Service<T>) {
     let mut call = service.full_duplex_call().await.unwrap();
     call.send(&duplex(31415, 27182)).await.unwrap();
     assert_eq!(length(call.message().await.unwrap().unwrap().payload), 31415);
@@ -124,7 +126,7 @@ async fn cancel_after_first_response(service: Service) {
     assert_eq!(Status::of(&call.message().await.unwrap_err()).code(), Code::Cancelled);
 }
 
-async fn timeout_on_sleeping_server(service: Service) {
+async fn timeout_on_sleeping_server<T: Transport>(service: Service<T>) {
     let mut call = service.full_duplex_call().timeout(Duration::from_millis(1)).await.unwrap();
     let request = StreamingOutputCallRequest { payload: payload(27182), ..duplex(31415, 0) };
     let slow = ResponseParameters { interval_us: 10_000_000, ..output(31415) };
@@ -142,7 +144,7 @@ fn echoed(initial: &Metadata, trailing: &Metadata) {
     assert_eq!(trailing.get_all_bin(TRAILING.0).unwrap(), [&TRAILING.1[..]]);
 }
 
-async fn custom_metadata(service: Service) {
+async fn custom_metadata<T: Transport>(service: Service<T>) {
     let call = service.unary_call(&sized(271_828, 314_159));
     let reply = call.metadata(INITIAL.0, INITIAL.1).metadata_bin(TRAILING.0, TRAILING.1).await.unwrap();
     echoed(reply.metadata(), reply.trailers());
@@ -156,7 +158,7 @@ async fn custom_metadata(service: Service) {
     echoed(&initial, call.trailers().unwrap());
 }
 
-async fn status_of(service: &Service, code: i32, message: &str) {
+async fn status_of<T: Transport>(service: &Service<T>, code: i32, message: &str) {
     let response_status = Some(EchoStatus { code, message: message.to_owned() });
     let check = |error: portolan_core::Error| {
         let status = Status::of(&error);
@@ -171,20 +173,20 @@ async fn status_of(service: &Service, code: i32, message: &str) {
     check(call.message().await.unwrap_err());
 }
 
-async fn status_code_and_message(service: Service) {
+async fn status_code_and_message<T: Transport>(service: Service<T>) {
     status_of(&service, 2, "test status message").await;
 }
 
-async fn special_status_message(service: Service) {
+async fn special_status_message<T: Transport>(service: Service<T>) {
     status_of(&service, 2, "\t\ntest with whitespace\r\nand Unicode BMP \u{263a} and non-BMP \u{1f608}\t\n").await;
 }
 
-async fn unimplemented_method(service: Service) {
+async fn unimplemented_method<T: Transport>(service: Service<T>) {
     let error = service.unimplemented_call(&Empty {}).await.unwrap_err();
     assert_eq!(Status::of(&error).code(), Code::Unimplemented);
 }
 
-async fn unimplemented_service(service: Service) {
+async fn unimplemented_service<T: Transport>(service: Service<T>) {
     let service = UnimplementedServiceClient::new(service.client().clone());
     let error = service.unimplemented_call(&Empty {}).await.unwrap_err();
     assert_eq!(Status::of(&error).code(), Code::Unimplemented);
@@ -194,7 +196,7 @@ const fn said(value: bool) -> Option<BoolValue> {
     Some(BoolValue { value })
 }
 
-async fn server_compressed_unary(service: Service) {
+async fn server_compressed_unary<T: Transport>(service: Service<T>) {
     for compressed in [true, false] {
         let request = SimpleRequest { response_compressed: said(compressed), ..sized(271_828, 314_159) };
         let reply = service.unary_call(&request).await.unwrap();
@@ -203,7 +205,7 @@ async fn server_compressed_unary(service: Service) {
     }
 }
 
-async fn server_compressed_streaming(service: Service) {
+async fn server_compressed_streaming<T: Transport>(service: Service<T>) {
     let wanted = [(31415, true), (92653, false)];
     let response_parameters =
         wanted.map(|(size, compressed)| ResponseParameters { compressed: said(compressed), ..output(size) }).to_vec();
@@ -217,7 +219,7 @@ async fn server_compressed_streaming(service: Service) {
 }
 
 /// Without the probe: these servers can't see whether a request came compressed.
-async fn client_compressed_unary(service: Service) {
+async fn client_compressed_unary<T: Transport>(service: Service<T>) {
     for compressed in [true, false] {
         let request = SimpleRequest { expect_compressed: said(compressed), ..sized(271_828, 314_159) };
         let call = service.unary_call(&request);
@@ -226,7 +228,7 @@ async fn client_compressed_unary(service: Service) {
     }
 }
 
-async fn client_compressed_streaming(service: Service) {
+async fn client_compressed_streaming<T: Transport>(service: Service<T>) {
     let method = portolan_grpc::Method::from_static(
         "/grpc.testing.TestService/StreamingInputCall",
         portolan_grpc::Prost::<StreamingInputCallRequest, StreamingInputCallResponse>::new(),
@@ -241,7 +243,7 @@ async fn client_compressed_streaming(service: Service) {
 }
 
 /// What is in `grpc-status-details-bin`.
-pub(crate) async fn rich_errors(service: Service) {
+pub(crate) async fn rich_errors<T: Transport>(service: Service<T>) {
     let error = service.unary_call(&sized(1, 1)).metadata("x-rich-error", "1").await.unwrap_err();
     let status = Status::of(&error);
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "sold out"));
@@ -255,7 +257,7 @@ pub(crate) async fn rich_errors(service: Service) {
 }
 
 /// The server sees a deadline, and not a much longer one.
-pub(crate) async fn deadline_reaches_the_server(service: Service) {
+pub(crate) async fn deadline_reaches_the_server<T: Transport>(service: Service<T>) {
     let call = service.unary_call(&sized(1, 1)).metadata("x-deadline", "1").timeout(Duration::from_secs(7));
     let reply = call.await.unwrap();
     let left: f64 = reply.trailers().get("x-time-left").unwrap().parse().unwrap();

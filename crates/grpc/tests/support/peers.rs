@@ -43,9 +43,19 @@ pub(crate) fn python(tls: bool) -> Option<Peer> {
 }
 
 /// @grpc/grpc-js.
-pub(crate) fn node(tls: bool) -> Option<Peer> {
+pub(crate) fn grpc_js(tls: bool) -> Option<Peer> {
+    node("@grpc/grpc-js", "npm:@grpc/grpc-js @grpc/proto-loader", "interop_server.mjs", tls)
+}
+
+/// connect-node, which speaks Connect and gRPC-Web beside gRPC.
+pub(crate) fn connect_node(tls: bool) -> Option<Peer> {
+    let packages = "npm:@connectrpc/connect @connectrpc/connect-node @bufbuild/protobuf";
+    node("@connectrpc/connect-node", packages, "connect_server.mjs", tls)
+}
+
+fn node(package: &str, packages: &str, name: &str, tls: bool) -> Option<Peer> {
     let modules = root().join("node");
-    find("npm:@grpc/grpc-js @grpc/proto-loader", modules.join("node_modules/@grpc/grpc-js").to_str()?)?;
-    let service = Service::new("nodejs", "node").arg(script("interop_server.mjs")).arg(modules.display().to_string());
+    find(packages, modules.join("node_modules").join(package).to_str()?)?;
+    let service = Service::new("nodejs", "node").arg(script(name)).arg(modules.display().to_string());
     start(service, tls)
 }

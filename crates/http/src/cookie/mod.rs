@@ -23,7 +23,8 @@ mod parse;
 mod persist;
 #[cfg(feature = "cookies")]
 mod state;
-#[cfg(all(test, feature = "cookies"))]
+#[cfg(test)]
+#[cfg(feature = "cookies")]
 mod tests;
 
 use std::fmt;

@@ -7,7 +7,7 @@
 //!   response (206): its range counts compressed bytes.
 //! - **Security**: no more than 64 KiB come out at once, and nothing is decompressed ahead of the reader. The ratio of each
 //!   coding is bounded from 8 MiB on, and the output in all if you say so ([`DecodeOptions`]); both end in
-//!   [`Kind::Limit`](portolan_core::Kind::Limit). zstd windows are bounded to 8 MiB (RFC 9659), br windows to 16 MiB.
+//!   [`Kind::Limit`]. zstd windows are bounded to 8 MiB (RFC 9659), br windows to 16 MiB.
 //!   A body that ends before its coding does is an error.
 
 mod body;
@@ -16,7 +16,8 @@ mod brotli;
 #[cfg(feature = "gzip")]
 mod gzip;
 mod stage;
-#[cfg(all(test, feature = "gzip", feature = "brotli", feature = "zstd"))]
+#[cfg(test)]
+#[cfg(all(feature = "brotli", feature = "gzip", feature = "zstd"))]
 mod tests;
 #[cfg(feature = "zstd")]
 mod zstd;

@@ -1,0 +1,268 @@
+//! The Connect protocol (connectrpc.com, version 1): calls of one message are plain HTTP, and streams are framed as gRPC's are.
+
+use base64::Engine;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
+};
+use http::{Request, Response, StatusCode, request, response};
+use http_body::Frame;
+use portolan_core::{BoxError, Delivery, Error, Kind, Result};
+
+use crate::PROTOCOL;
+use crate::body::{Body, BoxBody, Shape, boxed_body};
+use crate::deadline::Deadline;
+use crate::frame::{COMPRESSED, PREFIX};
+use crate::tail::{TranslatedBody, broken};
+use crate::transport::Transport;
+
+mod failure;
+
+use failure::Failure;
+
+/// The flag of the frame that ends a stream.
+const END: u8 = 0x02;
+/// The longest response of one message, where nothing else is said: it is held before it can be handed on.
+const MAX_RESPONSE: usize = 4 << 20;
+/// The longest error.
+const MAX_FAILURE: usize = 64 << 10;
+
+/// A transport that speaks the Connect protocol over another one.
+///
+/// Calls of one message each way are plain HTTP POSTs, which every proxy lets through. Messages are protobuf or JSON, as the
+/// codec says.
+///
+/// ```no_run
+/// # async fn example(channel: portolan_grpc::Channel) -> portolan_core::Result<()> {
+/// use portolan_grpc::{Client, Connect};
+///
+/// let client = Client::new(Connect::new(channel), "https://api.example")?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Connect<T> {
+    inner: T,
+    max: usize,
+}
+
+impl<T: Transport> Connect<T> {
+    /// Speaks Connect over `inner`.
+    pub fn new(inner: T) -> Self {
+        Self { inner, max: MAX_RESPONSE }
+    }
+
+    /// The longest response of one message that is taken, in bytes as they travel. Default 4 MiB; the client has its own bound too.
+    #[must_use]
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.max = bytes;
+        self
+    }
+}
+
+impl<T: Transport> Transport for Connect<T> {
+    type Body = TranslatedBody;
+
+    async fn send(&self, request: Request<Body>) -> Result<Response<TranslatedBody>> {
+        let (mut parts, body) = request.into_parts();
+        let unary = body.shape() == Shape::Unary;
+        let name = message_type(&parts.headers);
+        fields(&mut parts.headers);
+        let request = if unary { one(parts, body, name)? } else { many(parts, body, name)? };
+        let (parts, body) = self.inner.send(request).await?.into_parts();
+        let theirs = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let theirs = theirs.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if parts.status != StatusCode::OK {
+            return failed(parts, boxed_body(body), &theirs, name).await;
+        }
+        let expected = if unary { format!("application/{name}") } else { format!("application/connect+{name}") };
+        if theirs != expected {
+            // Not ours: the client says what it is instead.
+            return Ok(Response::from_parts(parts, TranslatedBody::new(boxed_body(body))));
+        }
+        if unary { self.answer(parts, boxed_body(body), name).await } else { Ok(stream(parts, boxed_body(body), name)) }
+    }
+}
+
+/// `proto` or `json`, by the content type of gRPC.
+fn message_type(headers: &HeaderMap) -> &'static str {
+    let json = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().ends_with(b"+json"));
+    if json { "json" } else { "proto" }
+}
+
+/// The fields of gRPC become those of Connect.
+fn fields(headers: &mut HeaderMap) {
+    headers.remove(TE);
+    headers.insert(HeaderName::from_static("connect-protocol-version"), HeaderValue::from_static("1"));
+    if let Some(timeout) = headers.remove("grpc-timeout") {
+        let left = timeout.to_str().ok().and_then(Deadline::parse).map(|deadline| deadline.left().as_millis().max(1));
+        // At most ten digits; a longer time is as good as none.
+        if let Some(millis) = left.and_then(|left| u64::try_from(left).ok()).filter(|left| *left <= 9_999_999_999) {
+            headers.insert(HeaderName::from_static("connect-timeout-ms"), HeaderValue::from(millis));
+        }
+    }
+}
+
+/// A list of encodings without the one that is none.
+fn encodings(value: &HeaderValue) -> Option<HeaderValue> {
+    let text = value.to_str().ok()?;
+    let names: Vec<_> = text.split(',').map(str::trim).filter(|name| *name != "identity").collect();
+    if names.is_empty() { None } else { HeaderValue::try_from(names.join(",")).ok() }
+}
+
+/// A call of one message: the message alone is the body.
+fn one(mut parts: request::Parts, body: Body, name: &'static str) -> Result<Request<Body>> {
+    let (shape, wait) = (body.shape(), body.wait_for_ready());
+    let Ok(mut message) = body.into_full() else {
+        return Err(Error::usage("a call of one message without its message").with_protocol(PROTOCOL));
+    };
+    let compressed = message.first().is_some_and(|flags| flags & COMPRESSED != 0);
+    message.advance(PREFIX.min(message.len()));
+    let headers = &mut parts.headers;
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(if name == "json" { "application/json" } else { "application/proto" }),
+    );
+    if let Some(encoding) = headers.remove("grpc-encoding").filter(|_| compressed) {
+        headers.insert(CONTENT_ENCODING, encoding);
+    }
+    if let Some(accepted) = headers.remove("grpc-accept-encoding").as_ref().and_then(encodings) {
+        headers.insert(ACCEPT_ENCODING, accepted);
+    }
+    Ok(Request::from_parts(parts, Body::full(message).for_call(shape, wait)))
+}
+
+/// A call of many messages: framed as in gRPC.
+fn many(mut parts: request::Parts, body: Body, name: &'static str) -> Result<Request<Body>> {
+    let headers = &mut parts.headers;
+    let value = HeaderValue::try_from(format!("application/connect+{name}"));
+    headers.insert(CONTENT_TYPE, value.map_err(|_| broken("a content type that is none"))?);
+    if let Some(encoding) = headers.remove("grpc-encoding") {
+        headers.insert(HeaderName::from_static("connect-content-encoding"), encoding);
+    }
+    if let Some(accepted) = headers.remove("grpc-accept-encoding").as_ref().and_then(encodings) {
+        headers.insert(HeaderName::from_static("connect-accept-encoding"), accepted);
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+/// The answer of many messages.
+fn stream(mut parts: response::Parts, body: BoxBody, name: &str) -> Response<TranslatedBody> {
+    set_grpc_type(&mut parts.headers, name);
+    if let Some(encoding) = parts.headers.remove("connect-content-encoding") {
+        parts.headers.insert("grpc-encoding", encoding);
+    }
+    Response::from_parts(parts, TranslatedBody::tail(body, END, failure::end_of_stream))
+}
+
+fn set_grpc_type(headers: &mut HeaderMap, name: &str) {
+    let value = if name == "json" { "application/grpc+json" } else { "application/grpc+proto" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+    headers.remove(CONTENT_LENGTH);
+}
+
+impl<T: Transport> Connect<T> {
+    /// The answer of one message: its trailers came with the head, under names of their own.
+    async fn answer(&self, mut parts: response::Parts, body: BoxBody, name: &str) -> Result<Response<TranslatedBody>> {
+        let message = collect(body, self.max).await?;
+        set_grpc_type(&mut parts.headers, name);
+        let mut flags = 0;
+        if let Some(encoding) = parts.headers.remove(CONTENT_ENCODING).filter(|value| value.as_bytes() != b"identity") {
+            parts.headers.insert("grpc-encoding", encoding);
+            flags = COMPRESSED;
+        }
+        let length = u32::try_from(message.len()).map_err(|_| too_long())?;
+        let mut frame = BytesMut::with_capacity(message.len().saturating_add(PREFIX));
+        frame.put_u8(flags);
+        frame.put_u32(length);
+        frame.put_slice(&message);
+        let mut trailers = take_trailers(&mut parts.headers);
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let frames = [Ok(Frame::data(frame.freeze())), Ok(Frame::trailers(trailers))];
+        let body = Frames { frames: frames.into_iter() };
+        Ok(Response::from_parts(parts, TranslatedBody::new(Box::pin(body))))
+    }
+}
+
+/// What is said under `trailer-*`.
+fn take_trailers(headers: &mut HeaderMap) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    let named: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("trailer-")).cloned().collect();
+    for name in named {
+        let Some(short) = name.as_str().strip_prefix("trailer-").and_then(|name| HeaderName::try_from(name).ok())
+        else {
+            continue;
+        };
+        for value in headers.get_all(&name) {
+            trailers.append(short.clone(), value.clone());
+        }
+        headers.remove(&name);
+    }
+    trailers
+}
+
+/// An answer that is an error: JSON of Connect's own, or whatever a proxy had to say.
+async fn failed(
+    mut parts: response::Parts,
+    body: BoxBody,
+    theirs: &str,
+    name: &str,
+) -> Result<Response<TranslatedBody>> {
+    let empty = || TranslatedBody::new(boxed_body(Body::default()));
+    let failure = match theirs {
+        // What can't be read is told by the HTTP status alone.
+        "application/json" => collect(body, MAX_FAILURE).await.ok().and_then(|json| Failure::parse(&json)),
+        _ => None,
+    };
+    let Some(failure) = failure else { return Ok(Response::from_parts(parts, empty())) };
+    parts.status = StatusCode::OK;
+    let trailers = take_trailers(&mut parts.headers);
+    set_grpc_type(&mut parts.headers, name);
+    parts.headers.extend(trailers);
+    failure.fields(&mut parts.headers);
+    Ok(Response::from_parts(parts, empty()))
+}
+
+fn too_long() -> Error {
+    Error::new(Kind::Limit, "a response longer than max_response_bytes")
+        .with_delivery(Delivery::Answered)
+        .with_protocol(PROTOCOL)
+}
+
+async fn collect(mut body: BoxBody, max: usize) -> Result<Bytes> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let frame = frame.map_err(|error| match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::closed("the response broke off").with_protocol(PROTOCOL).with_source(error),
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if all.len().saturating_add(data.len()) > max {
+                return Err(too_long());
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// A few frames at hand.
+struct Frames {
+    frames: std::array::IntoIter<Result<Frame<Bytes>, BoxError>, 2>,
+}
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        std::task::Poll::Ready(self.frames.next())
+    }
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    base64::engine::general_purpose::STANDARD_NO_PAD.decode(text).ok()
+}

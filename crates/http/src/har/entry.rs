@@ -1,0 +1,142 @@
+//! One exchange and its times.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{request, response};
+use portolan_core::ConnectionInfo;
+use serde::Serialize;
+
+use super::HarOptions;
+use super::message::{Request, Response};
+use crate::civil::{Civil, unix};
+
+/// One exchange.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    started_date_time: String,
+    time: f64,
+    request: Request,
+    response: Response,
+    cache: Empty,
+    timings: Timings,
+    #[serde(rename = "serverIPAddress", skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Empty {}
+
+/// How long the parts of an exchange took, beside making its connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Phases {
+    /// Waiting for a connection out of the pool.
+    pub blocked: Option<Duration>,
+    /// Sending the request.
+    pub send: Duration,
+    /// Waiting for the head of the response.
+    pub wait: Duration,
+    /// Reading its body.
+    pub receive: Duration,
+}
+
+impl Phases {
+    /// All at nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// In milliseconds; -1 is "does not apply".
+#[derive(Debug, Clone, Serialize)]
+struct Timings {
+    blocked: f64,
+    dns: f64,
+    connect: f64,
+    ssl: f64,
+    send: f64,
+    wait: f64,
+    receive: f64,
+}
+
+impl Entry {
+    /// An exchange that began at `started`, with the body as far as you have it. Until there is a response it counts as failed: status 0.
+    pub fn new(options: &HarOptions, started: SystemTime, request: &request::Parts, body: &[u8]) -> Self {
+        Self {
+            started_date_time: iso8601(started),
+            time: 0.0,
+            request: Request::new(options, request, body),
+            response: Response::failed(),
+            cache: Empty {},
+            timings: Timings { blocked: -1.0, dns: -1.0, connect: -1.0, ssl: -1.0, send: 0.0, wait: 0.0, receive: 0.0 },
+            server: None,
+            connection: None,
+            comment: None,
+        }
+    }
+
+    /// The response, with the body as far as you have it.
+    #[must_use]
+    pub fn with_response(mut self, options: &HarOptions, response: &response::Parts, body: &[u8]) -> Self {
+        self.response = Response::new(options, response, body);
+        self
+    }
+
+    /// The connection that carried it. The phases of making it count only if it was made for this exchange (`reused` is false).
+    #[must_use]
+    pub fn with_connection(mut self, info: &ConnectionInfo, reused: bool) -> Self {
+        self.server = info.peer.map(|peer| peer.ip().to_string());
+        self.connection = info.local.map(|local| local.port().to_string());
+        if !reused {
+            let timings = &info.timings;
+            let parts = [timings.connect, timings.hops, timings.tls, timings.handshake];
+            self.timings.dns = timings.resolve.map_or(-1.0, millis);
+            // HAR counts TLS in connect as well (12: "ssl").
+            let connect: Option<Duration> = parts.into_iter().flatten().reduce(|sum, part| sum.saturating_add(part));
+            self.timings.connect = connect.map_or(-1.0, millis);
+            self.timings.ssl = timings.tls.map_or(-1.0, millis);
+        }
+        self.sum_up();
+        self
+    }
+
+    /// The phases after the connection.
+    #[must_use]
+    pub fn with_phases(mut self, phases: Phases) -> Self {
+        self.timings.blocked = phases.blocked.map_or(-1.0, millis);
+        self.timings.send = millis(phases.send);
+        self.timings.wait = millis(phases.wait);
+        self.timings.receive = millis(phases.receive);
+        self.sum_up();
+        self
+    }
+
+    /// A remark: why it failed, for one.
+    #[must_use]
+    pub fn with_comment(mut self, comment: impl Into<String>) -> Self {
+        self.comment = Some(comment.into());
+        self
+    }
+
+    /// The sum of all that applies, with TLS in `connect`.
+    fn sum_up(&mut self) {
+        let Timings { blocked, dns, connect, send, wait, receive, .. } = self.timings;
+        self.time = [blocked, dns, connect, send, wait, receive].into_iter().filter(|part| *part > 0.0).sum();
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    // Microseconds are fine enough, and make numbers that people can read.
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
+
+fn iso8601(time: SystemTime) -> String {
+    let Civil { year, month, day, hour, minute, second } = Civil::from_unix(unix(time));
+    let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_millis());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}

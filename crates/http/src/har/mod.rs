@@ -1,0 +1,168 @@
+//! Recording as HAR 1.2, which browsers and debuggers read.
+//!
+//! - **What works**: requests, responses, timings out of [`ConnectionInfo`], bodies if you ask for them.
+//! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told), reading HAR.
+//! - **Security**: the values of `Authorization`, `Proxy-Authorization`, `Cookie` and `Set-Cookie`, and of all that is marked
+//!   sensitive, are left out unless [`Dangerous::with_secrets`] was called; a password in a URL always is. Queries and bodies are
+//!   written as they are: bodies only on request.
+//!
+//! ```
+//! use portolan_http::har::{Entry, Har, HarOptions};
+//!
+//! let (request, ()) = http::Request::get("https://example.com/?a=b").header("authorization", "Bearer x").body(())?.into_parts();
+//! let (response, ()) = http::Response::new(()).into_parts();
+//! let options = HarOptions::new();
+//! let mut har = Har::new();
+//! har.push(Entry::new(&options, portolan_core::clock::wall(), &request, b"").with_response(&options, &response, b"hello"));
+//! assert!(!har.to_json()?.contains("Bearer x"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`ConnectionInfo`]: portolan_core::ConnectionInfo
+
+mod entry;
+mod layer;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use portolan_core::{Error, Result};
+use serde::Serialize;
+
+pub use entry::{Entry, Phases};
+pub use layer::Recorder;
+
+/// A recording that goes on for ever keeps the newest.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What is written of each exchange.
+#[derive(Debug, Clone)]
+pub struct HarOptions {
+    pub(super) redacted: Vec<HeaderName>,
+    pub(super) secrets: bool,
+    pub(super) max_body: usize,
+}
+
+impl Default for HarOptions {
+    fn default() -> Self {
+        Self { redacted: vec![AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE], secrets: false, max_body: 0 }
+    }
+}
+
+impl HarOptions {
+    /// No secrets, no bodies.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Leaves the values of this field out too.
+    #[must_use]
+    pub fn with_redacted(mut self, name: HeaderName) -> Self {
+        self.redacted.push(name);
+        self
+    }
+
+    /// Writes bodies of up to so many bytes each; longer ones are cut. Default 0: none. Bodies may hold secrets.
+    #[must_use]
+    pub fn with_bodies(mut self, max_bytes: usize) -> Self {
+        self.max_body = max_bytes;
+        self
+    }
+
+    /// What gives secrets away.
+    #[must_use]
+    pub fn dangerous(self) -> Dangerous {
+        Dangerous(self)
+    }
+}
+
+/// What gives secrets away.
+#[derive(Debug)]
+pub struct Dangerous(HarOptions);
+
+impl Dangerous {
+    /// Writes the values of all fields: whoever reads the file can act as you.
+    #[must_use]
+    pub fn with_secrets(mut self) -> HarOptions {
+        self.0.secrets = true;
+        self.0
+    }
+}
+
+/// A recording.
+#[derive(Debug, Default)]
+pub struct Har {
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    log: Log<'a>,
+}
+
+#[derive(Serialize)]
+struct Log<'a> {
+    version: &'static str,
+    creator: Creator,
+    entries: &'a VecDeque<Entry>,
+}
+
+#[derive(Serialize)]
+struct Creator {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl Har {
+    /// An empty recording.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an exchange. Beyond ten thousand the oldest goes.
+    pub fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// How many exchanges there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// The file as text.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(&self.file()).map_err(failed)
+    }
+
+    /// Writes the file.
+    pub fn write_to(&self, writer: impl Write) -> Result<()> {
+        serde_json::to_writer_pretty(writer, &self.file()).map_err(failed)
+    }
+
+    fn file(&self) -> File<'_> {
+        let creator = Creator { name: "portolan", version: env!("CARGO_PKG_VERSION") };
+        File { log: Log { version: "1.2", creator, entries: &self.entries } }
+    }
+}
+
+fn failed(error: serde_json::Error) -> Error {
+    Error::usage("the recording can't be written").with_source(error)
+}

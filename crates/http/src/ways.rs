@@ -1,0 +1,242 @@
+//! Which connections may serve a request, and which of them is tried first.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::poll_immediate;
+use http::Uri;
+use http::request::Parts;
+use portolan_core::{Endpoint, Result, Timeouts, clock};
+use portolan_pool::{Lease, Pool, may_fall_back};
+use tokio::task::JoinHandle;
+
+use crate::alt_svc::AltService;
+use crate::body::Body;
+use crate::builder::keepalive_of;
+use crate::client::Client;
+use crate::connection::Manager;
+use crate::key::{Key, Kind};
+use crate::request::More;
+use crate::response::Response;
+use crate::version::Version;
+
+/// Ways that are remembered as broken.
+const MAX_BROKEN: usize = 1024;
+/// How long a way is left alone after its first failure; twice as long after each further one.
+const BROKEN_FOR: Duration = Duration::from_secs(300);
+/// And no longer than this.
+const BROKEN_AT_MOST: Duration = Duration::from_secs(2 * 86_400);
+
+/// The ways to one server.
+enum Ways {
+    One(Key),
+    /// The first, and what is used where it fails.
+    Either(Key, Key),
+    /// HTTP/3 as the server has told us of it, raced against what needs no telling.
+    Raced {
+        h3: Key,
+        other: Key,
+        told: Option<AltService>,
+    },
+}
+
+impl Client {
+    /// One attempt, by the way that serves.
+    pub(crate) async fn by_ways(
+        &self,
+        parts: &Parts,
+        body: &mut Body,
+        more: Option<&More>,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        match self.ways(&parts.uri, more)? {
+            Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
+            Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
+                Err(error) if may_fall_back(&error) => {
+                    tracing::debug!(%error, "fell back");
+                    self.once(parts, body, &second, None, timeouts).await
+                }
+                result => result,
+            },
+            Ways::Raced { h3, other, told } => {
+                let (lease, won) = self.race(&h3, &other, &parts.uri, told.as_ref()).await?;
+                if !won {
+                    return self.once(parts, body, &other, Some(lease), timeouts).await;
+                }
+                match self.once(parts, body, &h3, Some(lease), timeouts).await {
+                    Err(error) if may_fall_back(&error) => {
+                        tracing::debug!(%error, "fell back from http3");
+                        self.failed(&h3, &parts.uri, told.as_ref());
+                        self.once(parts, body, &other, None, timeouts).await
+                    }
+                    result => result,
+                }
+            }
+        }
+    }
+
+    fn ways(&self, uri: &Uri, more: Option<&More>) -> Result<Ways> {
+        let settings = self.settings();
+        let version = more.and_then(|more| more.version).unwrap_or(settings.version);
+        let connector = more.and_then(|more| more.connector.as_ref());
+        let keepalive = keepalive_of(more.and_then(|more| more.keepalive), settings);
+        let key = |kind| Ok(self.key(uri, kind, connector)?.with_keepalive(keepalive));
+        let tls = uri.scheme_str() == Some("https");
+        match version {
+            Version::Http1Only => Ok(Ways::One(key(Kind::H1)?)),
+            Version::Http2Only => Ok(Ways::One(key(Kind::H2)?)),
+            Version::Http3Only => Ok(Ways::One(key(Kind::H3)?)),
+            Version::PreferHttp2 if !tls => Ok(Ways::Either(key(Kind::H2)?, key(Kind::H1)?)),
+            Version::PreferHttp3 if tls => {
+                let (h3, other) = (key(Kind::H3)?, key(Kind::Auto)?);
+                Ok(if self.broken().is(&h3) { Ways::One(other) } else { Ways::Raced { h3, other, told: None } })
+            }
+            Version::Auto if tls => {
+                let other = key(Kind::Auto)?;
+                let Some(told) = settings.alt_svc.as_ref().and_then(|alt_svc| alt_svc.lookup(uri, "h3")) else {
+                    return Ok(Ways::One(other));
+                };
+                let host = told.host.as_deref().unwrap_or(&other.name);
+                let h3 = other.alternative(Endpoint::new(host, told.port)?, Kind::H3);
+                Ok(Ways::Raced { h3, other, told: Some(told) })
+            }
+            Version::Auto | Version::PreferHttp2 | Version::PreferHttp3 => Ok(Ways::One(key(Kind::Auto)?)),
+        }
+    }
+
+    /// A connection by HTTP/3, or by another version if that one is there first; and whether it is HTTP/3.
+    async fn race(
+        &self,
+        h3: &Key,
+        other: &Key,
+        uri: &Uri,
+        told: Option<&AltService>,
+    ) -> Result<(Lease<Manager>, bool)> {
+        let mut first = Box::pin(acquire(self.pool().clone(), h3.clone()));
+        if let Some(Ok(lease)) = poll_immediate(&mut first).await {
+            return Ok((lease, true));
+        }
+        // A task of its own: it may come too late for this request, and then serves the next.
+        let mut first = Racer { task: Some(tokio::spawn(first)) };
+        let settings = self.settings();
+        if let Ok(outcome) = tokio::time::timeout(settings.head_start, first.outcome()).await {
+            return match outcome {
+                Ok(lease) => {
+                    self.worked(h3, uri, told);
+                    Ok((lease, true))
+                }
+                Err(error) if may_fall_back(&error) => {
+                    tracing::debug!(%error, "http3 failed");
+                    self.failed(h3, uri, told);
+                    Ok((self.pool().acquire(other).await?, false))
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let second = self.pool().acquire(other);
+        tokio::select! {
+            biased;
+            outcome = first.outcome() => match outcome {
+                Ok(lease) => {
+                    self.worked(h3, uri, told);
+                    Ok((lease, true))
+                }
+                Err(_) => {
+                    self.failed(h3, uri, told);
+                    Ok((self.pool().acquire(other).await?, false))
+                }
+            },
+            outcome = second => match outcome {
+                Ok(lease) => {
+                    self.watch(first, h3.clone(), uri.clone(), told.cloned());
+                    Ok((lease, false))
+                }
+                Err(error) => match first.outcome().await {
+                    Ok(lease) => Ok((lease, true)),
+                    Err(_) => Err(error),
+                },
+            },
+        }
+    }
+
+    /// Learns how the slower one ended; its bounds are those of connecting.
+    fn watch(&self, mut racer: Racer, h3: Key, uri: Uri, told: Option<AltService>) {
+        let client = self.clone();
+        tokio::spawn(async move {
+            match racer.outcome().await {
+                Ok(_) => client.worked(&h3, &uri, told.as_ref()),
+                Err(_) => client.failed(&h3, &uri, told.as_ref()),
+            }
+        });
+    }
+
+    fn worked(&self, h3: &Key, uri: &Uri, told: Option<&AltService>) {
+        match (told, &self.settings().alt_svc) {
+            (Some(told), Some(alt_svc)) => alt_svc.mark_working(uri, told),
+            _ => self.broken().forget(h3),
+        }
+    }
+
+    fn failed(&self, h3: &Key, uri: &Uri, told: Option<&AltService>) {
+        match (told, &self.settings().alt_svc) {
+            (Some(told), Some(alt_svc)) => alt_svc.mark_broken(uri, told),
+            _ => self.broken().add(h3),
+        }
+    }
+}
+
+async fn acquire(pool: Pool<Manager>, key: Key) -> Result<Lease<Manager>> {
+    pool.acquire(&key).await
+}
+
+/// A connection being made, given up when dropped.
+struct Racer {
+    task: Option<JoinHandle<Result<Lease<Manager>>>>,
+}
+
+impl Racer {
+    async fn outcome(&mut self) -> Result<Lease<Manager>> {
+        let joined = std::future::poll_fn(|cx| match &mut self.task {
+            Some(task) => std::pin::Pin::new(task).poll(cx),
+            None => Poll::Pending,
+        })
+        .await;
+        self.task = None;
+        joined.unwrap_or_else(|_| Err(portolan_core::Error::closed("the runtime is shutting down")))
+    }
+}
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Ways that failed, and until when they are left alone.
+#[derive(Debug, Default)]
+pub(crate) struct Broken(Mutex<HashMap<Key, (clock::Instant, u32)>>);
+
+impl Broken {
+    fn is(&self, key: &Key) -> bool {
+        let ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ways.get(key).is_some_and(|(until, _)| *until > clock::now())
+    }
+
+    fn add(&self, key: &Key) {
+        let mut ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ways.len() >= MAX_BROKEN {
+            ways.clear();
+        }
+        let entry = ways.entry(key.clone()).or_insert((clock::now(), 0));
+        let time = BROKEN_FOR.saturating_mul(1 << entry.1.min(10)).min(BROKEN_AT_MOST);
+        *entry = (clock::now() + time, entry.1 + 1);
+    }
+
+    fn forget(&self, key: &Key) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}

@@ -1,0 +1,326 @@
+//! HTTP/3 through the client: reuse, GOAWAY, closes, fallback. The server is the h3 crate's.
+
+#![allow(clippy::disallowed_methods, clippy::large_futures, clippy::unwrap_used, reason = "a test plays the server")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Response, Version as Spoken};
+use portolan_core::{Delivery, Error, Kind};
+use portolan_http::alt_svc::AltSvcCache;
+use portolan_http::{Body, Client, ClientBuilder, Version};
+use portolan_testbed::{Certs, ServerTls};
+use support::{Web, connector, heads, reply};
+
+type Server = h3::server::Connection<h3_quinn::Connection, Bytes>;
+type Stream = h3::server::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+
+/// A QUIC server on the loopback; `handle` gets each connection and its number.
+fn serve<F, Fut>(certs: &Certs, at: SocketAddr, handle: F) -> (SocketAddr, Arc<AtomicUsize>)
+where
+    F: Fn(usize, quinn::Connection, Server) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let crypto =
+        quinn::crypto::rustls::QuicServerConfig::try_from(ServerTls::new(certs).alpn(["h3"]).config()).unwrap();
+    let endpoint = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), at).unwrap();
+    let addr = endpoint.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counter, handle) = (count.clone(), Arc::new(handle));
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let handle = handle.clone();
+            let number = counter.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let Ok(quic) = incoming.await else { return };
+                let Ok(server) = h3::server::Connection::new(h3_quinn::Connection::new(quic.clone())).await else {
+                    return;
+                };
+                handle(number, quic, server).await;
+            });
+        }
+    });
+    (addr, count)
+}
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The next request that can be read; one that is reset before that is passed over.
+async fn next(server: &mut Server) -> Option<Stream> {
+    loop {
+        let resolver = server.accept().await.ok()??;
+        if let Ok((_, stream)) = resolver.resolve_request().await {
+            return Some(stream);
+        }
+    }
+}
+
+async fn answer(mut stream: Stream) {
+    let _ = stream.send_response(Response::new(())).await;
+    let _ = stream.send_data(Bytes::from_static(b"ok")).await;
+    let _ = stream.finish().await;
+}
+
+/// Answers everything.
+async fn answers(_: usize, _: quinn::Connection, mut server: Server) {
+    while let Some(stream) = next(&mut server).await {
+        tokio::spawn(answer(stream));
+    }
+}
+
+fn builder(certs: &Certs) -> ClientBuilder {
+    Client::builder().connector(connector(certs, &[])).version(Version::Http3Only)
+}
+
+async fn get(client: &Client, url: &str) -> portolan_core::Result<(bool, u32)> {
+    let response = client.get(url).send().await?;
+    assert_eq!(response.version(), Spoken::HTTP_3);
+    let facts = (response.is_reused(), response.attempts());
+    assert_eq!(response.bytes().await?, "ok");
+    Ok(facts)
+}
+
+/// Waits until the pool holds no idle connection.
+async fn emptied(client: &Client) {
+    let wait = async {
+        while client.metrics().idle > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the pool lets go of it");
+}
+
+#[tokio::test]
+async fn one_http3_connection_serves_many() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, answers);
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    for turn in 0..3 {
+        assert_eq!(get(&client, &url).await.unwrap(), (turn > 0, 1));
+    }
+    let response = client.get(&url).send().await.unwrap();
+    let tls = response.connection_info().tls.clone().unwrap();
+    assert_eq!(tls.alpn.as_deref(), Some(&b"h3"[..]));
+    drop(response);
+    let many = futures_util::future::join_all((0..50).map(|_| get(&client, &url))).await;
+    assert!(many.into_iter().all(|facts| facts.is_ok()));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn retries_http3_request_after_goaway_on_reused_connection() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |number, quic, mut server| async move {
+        if number > 0 {
+            return answers(number, quic, server).await;
+        }
+        let Some(stream) = next(&mut server).await else { return };
+        answer(stream).await;
+        // The second request arrives, and is told that it was not processed.
+        let Ok(Some(refused)) = server.accept().await else { return };
+        let _ = server.shutdown(0).await;
+        drop(refused);
+        let _ = server.accept().await;
+        quic.closed().await;
+    });
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    assert_eq!(get(&client, &url).await.unwrap(), (false, 1));
+    assert_eq!(get(&client, &url).await.unwrap(), (false, 2));
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn retries_http3_request_after_peer_closes_reused_connection_before_response() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |number, quic, mut server| async move {
+        if number > 0 {
+            return answers(number, quic, server).await;
+        }
+        let Some(stream) = next(&mut server).await else { return };
+        answer(stream).await;
+        let _second = next(&mut server).await;
+        quic.close(0x100u32.into(), b"gone");
+    });
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    assert_eq!(get(&client, &url).await.unwrap(), (false, 1));
+    assert_eq!(get(&client, &url).await.unwrap(), (false, 2));
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn opens_new_http3_connection_after_idle_peer_close() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+        let Some(stream) = next(&mut server).await else { return };
+        answer(stream).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        quic.close(0x100u32.into(), b"idle");
+    });
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    for _ in 0..3 {
+        assert_eq!(get(&client, &url).await.unwrap(), (false, 1));
+        emptied(&client).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn does_not_retry_http3_request_after_response_headers_have_started() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+        let Some(mut stream) = next(&mut server).await else { return };
+        let _ = stream.send_response(Response::new(())).await;
+        let _ = stream.send_data(Bytes::from_static(b"half")).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        quic.close(0x102u32.into(), b"broken");
+    });
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    let error = client.get(&url).send().await.unwrap().bytes().await.unwrap_err();
+    assert_eq!(error.delivery(), Delivery::Answered);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn evicts_idle_http3_goaway_connection_before_reusing_pool_slot() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+        let Some(stream) = next(&mut server).await else { return };
+        answer(stream).await;
+        let _ = server.shutdown(1).await;
+        // It stays open: only the GOAWAY says that it is of no more use.
+        quic.closed().await;
+    });
+    let client = builder(&certs).max_connections_per_host(1).max_idle_per_host(1).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    for turn in 1..=3 {
+        assert_eq!(get(&client, &url).await.unwrap(), (false, 1));
+        assert_eq!(connections.load(Ordering::SeqCst), turn);
+        emptied(&client).await;
+    }
+}
+
+#[tokio::test]
+async fn request_body_stream_error_fails_only_the_failed_http3_stream() {
+    let certs = Certs::new();
+    let (addr, connections) = serve(&certs, ANY, |_, _, mut server| async move {
+        while let Some(mut stream) = next(&mut server).await {
+            tokio::spawn(async move {
+                while let Ok(Some(data)) = stream.recv_data().await {
+                    assert!(data.has_remaining());
+                }
+                answer(stream).await;
+            });
+        }
+    });
+    let client = builder(&certs).build().unwrap();
+    let url = format!("https://localhost:{}/", addr.port());
+    assert_eq!(get(&client, &url).await.unwrap(), (false, 1));
+    let pieces = [Ok(Bytes::from_static(b"some")), Err(std::io::Error::other("the disk is gone"))];
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let error = client.post(&url).body(body).send().await.unwrap_err();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source.and_then(std::error::Error::source) {
+        source = Some(inner);
+    }
+    assert_eq!(source.map(ToString::to_string).as_deref(), Some("the disk is gone"), "{error:?}");
+    assert_eq!(get(&client, &url).await.unwrap(), (true, 1));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+/// HTTP/1.1 and 2 over TCP and HTTP/3 over UDP at one port, and what TCP says of UDP.
+async fn both(certs: &Certs) -> (Web, Arc<AtomicUsize>) {
+    let says = Arc::new(std::sync::OnceLock::<String>::new());
+    let heard = says.clone();
+    let web = Web::tls(
+        certs,
+        &["h2", "http/1.1"],
+        heads(move |_| {
+            let mut response = reply(200, "ok");
+            if let Some(says) = heard.get() {
+                response.headers_mut().insert("alt-svc", says.parse().unwrap());
+            }
+            response
+        }),
+    )
+    .await;
+    let (quic, connections) = serve(certs, ANY, answers);
+    says.set(format!("h3=\":{}\"; ma=600", quic.port())).unwrap();
+    (web, connections)
+}
+
+#[tokio::test]
+async fn an_alternative_that_a_server_names_is_taken_up() {
+    let certs = Certs::new();
+    let (web, quic) = both(&certs).await;
+    let memory = AltSvcCache::new();
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).build().unwrap();
+    let first = client.get(web.url("/")).send().await.unwrap();
+    assert_eq!(first.version(), Spoken::HTTP_2);
+    first.bytes().await.unwrap();
+    for _ in 0..3 {
+        let next = client.get(web.url("/")).send().await.unwrap();
+        assert_eq!(next.version(), Spoken::HTTP_3);
+        assert_eq!(next.bytes().await.unwrap(), "ok");
+    }
+    assert_eq!(quic.load(Ordering::SeqCst), 1);
+    let deaf = builder(&certs).version(Version::Auto).alt_svc(None).build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(deaf.get(web.url("/")).send().await.unwrap().version(), Spoken::HTTP_2);
+    }
+}
+
+#[tokio::test]
+async fn an_alternative_that_is_broken_is_left_alone() {
+    let certs = Certs::new();
+    let web = Web::tls(
+        &certs,
+        &["h2"],
+        heads(|_| {
+            let mut response = reply(200, "ok");
+            // Nobody is there (RFC 863's port, on the loopback).
+            response.headers_mut().insert("alt-svc", "h3=\":9\"; ma=600".parse().unwrap());
+            response
+        }),
+    )
+    .await;
+    let client = builder(&certs).version(Version::Auto).http3_head_start(Duration::from_millis(20)).build().unwrap();
+    for _ in 0..4 {
+        let response = client.get(web.url("/")).send().await.unwrap();
+        assert_eq!((response.version(), response.attempts()), (Spoken::HTTP_2, 1));
+        response.bytes().await.unwrap();
+    }
+    assert_eq!(web.accepted(), 1);
+}
+
+#[tokio::test]
+async fn preferring_http3_falls_back_where_the_way_fails_and_only_there() {
+    let certs = Certs::new();
+    let web = Web::tls(&certs, &["h2"], heads(|_| reply(200, "ok"))).await;
+    let prefer = || builder(&certs).version(Version::PreferHttp3).http3_head_start(Duration::from_millis(20));
+    let client = prefer().build().unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.get(web.url("/")).send().await.unwrap().version(), Spoken::HTTP_2);
+    }
+    // The same port by UDP: now it is there.
+    let (_, quic) = serve(&certs, SocketAddr::new(ANY.ip(), web.addr.port()), answers);
+    let client = prefer().http3_head_start(Duration::from_secs(5)).build().unwrap();
+    let response = client.get(web.url("/")).send().await.unwrap();
+    assert_eq!(response.version(), Spoken::HTTP_3);
+    assert_eq!(quic.load(Ordering::SeqCst), 1);
+    let only = builder(&certs).build().unwrap();
+    let silent = Web::tls(&certs, &["h2"], heads(|_| reply(200, "ok"))).await;
+    let timeouts = portolan_core::Timeouts::default();
+    let error: Error =
+        only.get(silent.url("/")).timeouts(timeouts).timeout(Duration::from_millis(500)).send().await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Timeout | Kind::Connect), "{error}");
+}
