@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 #[derive(Debug, Clone)]
-pub enum How {
+pub(crate) enum How {
     /// As a proxy should.
     Tunnel,
     /// This status, these headers, this body, and the body's end if told so.
@@ -29,26 +29,29 @@ pub enum How {
     Cut,
 }
 
-pub struct Proxy {
-    pub addr: SocketAddr,
-    pub connections: Arc<AtomicUsize>,
-    pub asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
-    pub resets: Arc<AtomicUsize>,
+/// What was asked for, and with which credentials.
+type Asked = Vec<(String, Option<String>)>;
+
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) asked: Arc<Mutex<Asked>>,
+    pub(crate) resets: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
 struct Shared {
     how: How,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Asked>>,
     resets: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    pub async fn new(how: How) -> Self {
+    pub(crate) async fn new(how: How) -> Self {
         Self::with(how, h2::server::Builder::new(), None).await
     }
 
-    pub async fn with(how: How, mut builder: h2::server::Builder, tls: Option<(&Certs, &str)>) -> Self {
+    pub(crate) async fn with(how: How, mut builder: h2::server::Builder, tls: Option<(&Certs, &str)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let tls = tls.map(|(certs, alpn)| ServerTls::new(certs).alpn([alpn]).acceptor());
@@ -75,7 +78,7 @@ impl Proxy {
         proxy
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
