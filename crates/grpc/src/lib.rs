@@ -26,6 +26,8 @@ pub mod dynamic;
 mod frame;
 #[cfg(feature = "health")]
 pub mod health;
+#[cfg(feature = "http3")]
+mod http3;
 mod intercept;
 mod metadata;
 mod policy;

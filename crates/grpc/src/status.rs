@@ -209,6 +209,11 @@ pub(crate) fn code_of(error: &Error) -> Code {
             (Some("http2" | "http3"), Some(code)) => Code::from_reset(code),
             _ => Code::Unavailable,
         },
+        // HTTP/3 says of a stream and of a connection alike that it is closed; these codes are a stream's alone.
+        Kind::Closed if error.protocol_name() == Some("http3") => match error.code() {
+            Some(code @ (0x107 | 0x10b | 0x10c)) => Code::from_reset(code),
+            _ => Code::Unavailable,
+        },
         // What never left was held up on the way, not by the server.
         Kind::Timeout if error.delivery() == Delivery::NotSent => Code::Unavailable,
         Kind::Timeout if matches!(error.phase(), Some(Phase::Total | Phase::FirstByte)) => Code::DeadlineExceeded,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -118,6 +118,10 @@ async fn settle(shared: Arc<Shared>, early: ZeroRttAccepted) {
     {
         let mut info = shared.info.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut info).tls = Some(tls_info(&shared.quic));
+    }
+    if !accepted {
+        let refused: Vec<_> = shared.lock().streams.values().filter_map(Weak::upgrade).collect();
+        refused.iter().for_each(|slot| slot.refuse_early());
     }
     shared.lock().early = false;
     shared.changed.notify_waiters();

@@ -1,7 +1,7 @@
 //! The handle by which requests are sent.
 
 use std::future::poll_fn;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::proto::message::Exchange;
 use crate::proto::request::RequestHead;
 use crate::proto::settings::PeerSettings;
 use crate::proto::{frame, varint};
-use crate::reading::{Piece, Reading};
+use crate::reading::{Piece, Reading, Recv};
 use crate::shared::{Critical, Shared, State};
 use crate::slot::Slot;
 use crate::socket::Socket;
@@ -117,9 +117,19 @@ impl SendRequest {
         let mut again = head.is_safe();
         loop {
             let Opened { mut reading, mut outgoing, datagrams, .. } = self.open(head, again).await?;
+            let written = if again && self.shared.lock().early {
+                // Early data that doesn't fit now is not worth the wait.
+                let written = poll_fn(|cx| Poll::Ready(outgoing.poll_written(cx))).await;
+                if written.is_pending() {
+                    again = false;
+                    continue;
+                }
+                written
+            } else {
+                Poll::Ready(poll_fn(|cx| outgoing.poll_written(cx)).await)
+            };
             // What hinders writing is told by the answer, or by the lack of it.
-            let written = poll_fn(|cx| outgoing.poll_written(cx)).await;
-            if written.is_ok() {
+            if let Poll::Ready(Ok(())) = written {
                 outgoing.finish();
             }
             drop(outgoing);
@@ -135,6 +145,15 @@ impl SendRequest {
     }
 
     async fn open(&self, head: &RequestHead<'_>, may_be_early: bool) -> Result<Opened> {
+        if may_be_early && let Some(opened) = self.try_open(head, true).await? {
+            return Ok(opened);
+        }
+        let opened = self.try_open(head, false).await?;
+        opened.ok_or_else(|| unsent(Kind::Closed, "the handshake is not done"))
+    }
+
+    /// Opens a stream; `None` when it came between early data and the end of the handshake.
+    async fn try_open(&self, head: &RequestHead<'_>, may_be_early: bool) -> Result<Option<Opened>> {
         let shared = &self.shared;
         let _waiting = Waiting::new(shared)?;
         if !may_be_early || head.protocol.is_some() {
@@ -149,7 +168,13 @@ impl SendRequest {
             Ok(stream) => stream,
             Err(error) => return Err(shared.lost(&error).error(Delivery::NotSent, Phase::Send)),
         };
-        self.begin(head, permit, send, recv)
+        if shared.lock().early && !recv.is_0rtt() {
+            // The handshake is done, and whether early data was taken is being sorted out.
+            drop(Outgoing::unwanted(send));
+            drop(recv);
+            return Ok(None);
+        }
+        self.begin(head, permit, send, recv).map(Some)
     }
 
     /// What the peer's settings have to say.
@@ -175,11 +200,17 @@ impl SendRequest {
         head: &RequestHead<'_>,
         permit: tokio::sync::OwnedSemaphorePermit,
         send: SendStream,
-        mut recv: RecvStream,
+        recv: RecvStream,
     ) -> Result<Opened> {
         let shared = &self.shared;
         let id = quinn::VarInt::from(send.id()).into_inner();
-        let slot = Arc::new(Slot::new(Arc::clone(shared), id, permit));
+        let (early, mut recv) = if recv.is_0rtt() {
+            let share = Arc::new(Mutex::new(Some(recv)));
+            (Some(Arc::clone(&share)), Recv::Early(share))
+        } else {
+            (None, Recv::Own(recv))
+        };
+        let slot = Arc::new(Slot::new(Arc::clone(shared), id, permit, early));
         let with_datagrams = shared.config.datagrams && head.is_connect();
         let queue = with_datagrams.then(|| Arc::new(Queue::new(shared.config.datagram_queue)));
         let section = shared.with(|state| {
@@ -202,7 +233,7 @@ impl SendRequest {
             }
             Err(error) => {
                 drop(Outgoing::unwanted(send));
-                let _ = recv.stop(Code::REQUEST_CANCELLED.varint());
+                recv.stop(Code::REQUEST_CANCELLED);
                 return Err(error);
             }
         };

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -18,7 +18,7 @@ use crate::proto::failure::Failure;
 use crate::proto::frame::{Frame, Frames, Role};
 use crate::proto::message::{Exchange, Message, Section};
 use crate::shared::Critical;
-use crate::slot::{Ended, Slot};
+use crate::slot::{EarlyRecv, Ended, Slot};
 
 /// What a header list may take as it is coded, beyond what it stands for: never more than twice.
 const CODED: u64 = 2;
@@ -33,11 +33,48 @@ pub(crate) enum Piece {
     End,
 }
 
+/// The stream, or a share in one that was opened as early data.
+#[derive(Debug)]
+pub(crate) enum Recv {
+    Own(RecvStream),
+    Early(EarlyRecv),
+}
+
+impl Recv {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+        let mut guard;
+        let stream = match self {
+            Self::Own(stream) => stream,
+            Self::Early(share) => {
+                guard = share.lock().unwrap_or_else(PoisonError::into_inner);
+                match guard.as_mut() {
+                    Some(stream) => stream,
+                    None => return Poll::Ready(Err(ReadError::ZeroRttRejected)),
+                }
+            }
+        };
+        let chunk = pin!(stream.read_chunk(usize::MAX, true)).poll(cx);
+        chunk.map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+    }
+
+    /// It does nothing where the stream has ended by itself.
+    pub(crate) fn stop(&mut self, code: Code) {
+        let _ = match self {
+            Self::Own(stream) => stream.stop(code.varint()),
+            Self::Early(share) => match share.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                Some(stream) => stream.stop(code.varint()),
+                None => Ok(()),
+            },
+        };
+    }
+}
+
 /// One response being read. Dropped before its end it tells the peer to stop.
 #[derive(Debug)]
 pub(crate) struct Reading {
+    /// Before the slot: who finds no slot finds no stream either.
+    recv: Recv,
     slot: Arc<Slot>,
-    recv: RecvStream,
     frames: Frames,
     input: Bytes,
     /// A section that waits for entries of the header table.
@@ -50,11 +87,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn new(slot: Arc<Slot>, recv: RecvStream, exchange: Exchange) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, recv: Recv, exchange: Exchange) -> Self {
         let max_section = u64::from(slot.shared.config.max_field_section_size).saturating_mul(CODED);
         Self {
-            slot,
             recv,
+            slot,
             frames: Frames::new(Role::Request, max_section),
             input: Bytes::new(),
             blocked: None,
@@ -89,7 +126,7 @@ impl Reading {
                 Poll::Ready(Err(violation)) => return Poll::Ready(Err(self.violated(violation))),
                 Poll::Pending => return Poll::Pending,
             }
-            match self.poll_chunk(cx) {
+            match self.recv.poll_chunk(cx) {
                 Poll::Ready(Ok(Some(bytes))) => self.input = bytes,
                 Poll::Ready(Ok(None)) => return Poll::Ready(self.on_end()),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.read_failed(error))),
@@ -98,17 +135,12 @@ impl Reading {
         }
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
-        let chunk = pin!(self.recv.read_chunk(usize::MAX, true)).poll(cx);
-        chunk.map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
-    }
-
     /// After the head: whether the stream has ended already, so that nobody need wait to learn it.
     pub(crate) fn has_ended(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         if self.over || self.input.has_remaining() || !self.frames.is_between() {
             return Ok(self.over);
         }
-        match self.poll_chunk(cx) {
+        match self.recv.poll_chunk(cx) {
             Poll::Ready(Ok(Some(bytes))) => self.input = bytes,
             Poll::Ready(Ok(None)) => return self.on_end().map(|_| true),
             // What is wrong is said to who reads the body.
@@ -207,6 +239,8 @@ impl Reading {
     }
 
     fn ended(&mut self, ended: Ended) -> Error {
+        // Nothing else that has left is known not to have come.
+        self.early_rejected = ended.failure.delivery == Some(Delivery::NotSent);
         self.give_up(Code::REQUEST_CANCELLED);
         let error = self.error(&ended.failure);
         match ended.body_error {
@@ -246,15 +280,15 @@ impl Reading {
         }
         self.over = true;
         self.input = Bytes::new();
-        // It fails where the stream has ended by itself.
-        let _ = self.recv.stop(code.varint());
+        self.recv.stop(code);
         self.slot.cancel(code);
         let id = self.slot.id;
         let early = self.early_rejected;
         let queued = self.slot.shared.with(|state| {
             state.blocked.retain(|(blocked, _)| *blocked != id);
-            // RFC 9204 4.4.2: its sections will not be acknowledged. Of early data the peer knows nothing.
-            if early || state.failure.is_some() {
+            // RFC 9204 4.4.2: its sections will not be acknowledged. Of early data the peer may know
+            // nothing, and another stream may get its id.
+            if early || state.early || state.failure.is_some() {
                 return Ok(());
             }
             state.decoder.cancel(id, &mut state.outlets[Critical::Decoder as usize].bytes);

@@ -4,11 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use portolan_core::{BoxError, Delivery, Kind};
+use quinn::RecvStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::proto::code::Code;
 use crate::proto::failure::Failure;
 use crate::shared::Shared;
+
+/// A reading half that two may drop: whoever reads it, and whoever learns first that the server refused it.
+pub(crate) type EarlyRecv = Arc<Mutex<Option<RecvStream>>>;
 
 /// A place among the open streams; given back when the last who holds it lets go.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(crate) struct Slot {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: u64,
     ctl: Mutex<Ctl>,
+    /// The reading half of early data, to be taken away should the server refuse it.
+    early: Option<EarlyRecv>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -38,8 +44,8 @@ pub(crate) struct Ended {
 }
 
 impl Slot {
-    pub(crate) fn new(shared: Arc<Shared>, id: u64, permit: OwnedSemaphorePermit) -> Self {
-        Self { shared, id, ctl: Mutex::default(), _permit: permit }
+    pub(crate) fn new(shared: Arc<Shared>, id: u64, permit: OwnedSemaphorePermit, early: Option<EarlyRecv>) -> Self {
+        Self { shared, id, ctl: Mutex::default(), early, _permit: permit }
     }
 
     fn ctl(&self) -> MutexGuard<'_, Ctl> {
@@ -86,6 +92,16 @@ impl Slot {
         }
         let failure = Failure::new(Kind::Closed, "the peer is closing the connection, and did not take the request");
         self.fail(failure.with_delivery(Delivery::Refused), None);
+    }
+
+    /// The server refused early data. The stream must be gone before another gets its id: `quinn` 0.11 forgets who waits for
+    /// the new one when the old one is dropped.
+    pub(crate) fn refuse_early(&self) {
+        if let Some(early) = &self.early {
+            let stale = early.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(stale);
+            self.fail(Failure::early_rejected(), None);
+        }
     }
 
     /// The request's body failed: its stream ends, and whoever reads the answer is told why.

@@ -92,7 +92,7 @@ impl Socket {
 
     /// What sending came to. A datagram lost here is lost like any other; a socket lost is for the receiver to say.
     fn sent(&self, sending: &mut Sending, result: Result<()>) {
-        let Err(error) = result.map_err(io::Error::from) else { return };
+        let Err(error) = result.map_err(io_error) else { return };
         let fatal = matches!(
             error.kind(),
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected
@@ -127,7 +127,7 @@ impl Socket {
                 len
             });
             receiving.next.set(receive(Arc::clone(&self.datagram), room));
-            match received.map_err(io::Error::from) {
+            match received.map_err(io_error) {
                 Ok(len) => return Poll::Ready(Ok(len)),
                 Err(error) if self.is_fatal(&error) => return Poll::Ready(Err(error)),
                 Err(_) => {}
@@ -136,6 +136,18 @@ impl Socket {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// The kernel's own word, where there is one.
+fn io_error(error: portolan_core::Error) -> io::Error {
+    let mut source = std::error::Error::source(&error);
+    while let Some(beneath) = source {
+        if let Some(io) = beneath.downcast_ref::<io::Error>() {
+            return io::Error::new(io.kind(), error);
+        }
+        source = beneath.source();
+    }
+    error.into()
 }
 
 impl AsyncUdpSocket for Socket {

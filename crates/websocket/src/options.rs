@@ -58,7 +58,7 @@ impl Options {
     }
 
     /// How many bytes may wait to be written before senders wait. Default 128 KiB. One message beyond it may be in hand: it
-    /// is the caller's memory, copied and masked up to 1 MiB at a time as the peer takes it.
+    /// is the caller's memory, copied and masked up to 512 KiB at a time as the peer takes it.
     pub fn write_buffer(mut self, bytes: usize) -> Self {
         self.write_buffer = bytes.max(1);
         self

@@ -11,7 +11,7 @@ use crate::codec::{CloseFrame, DataKind, Encoder, Message, Opcode, PROTOCOL};
 use crate::options::Options;
 
 /// How much of a long payload is copied, masked and written at once. Large, since each write wakes the peer once more.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 512 << 10;
 /// The most of a borrowed slice that becomes one message.
 const SLICE: usize = 64 << 10;
 /// A payload without a mask up to this length is copied behind its header, to be one write with it.

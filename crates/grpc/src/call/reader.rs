@@ -31,7 +31,7 @@ pub(crate) struct Reader<B> {
     /// What compressed messages are compressed by; `None` if we don't know it.
     encoding: Option<Encoding>,
     max: usize,
-    /// The status, where the head held one.
+    /// The good status, where the head held one.
     early: Option<Status>,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -44,10 +44,7 @@ pub(crate) fn broken(code: Code, message: impl Into<Box<str>>) -> Error {
 
 impl<B> Opened<B> {
     /// Checks the head of a response. A response that is only a status (trailers alone) is that status.
-    pub(crate) fn new(response: Response<B>, suffix: &str, max: usize) -> Result<Self>
-    where
-        B: Body,
-    {
+    pub(crate) fn new(response: Response<B>, suffix: &str, max: usize) -> Result<Self> {
         let (parts, body) = response.into_parts();
         let headers = parts.headers;
         let early = Status::from_trailers(&headers);
@@ -55,8 +52,9 @@ impl<B> Opened<B> {
             return Err(not_grpc(parts.status, early, headers));
         }
         check_content_type(&headers, suffix)?;
-        if let Some(status) = early.as_ref().filter(|status| status.code() != Code::Ok && body.is_end_stream()) {
-            return Err(status.clone().with_metadata(Metadata::from_headers(headers)).into());
+        // A status in the head is the whole response ("Trailers-Only"), whether its end has been seen yet or not.
+        if let Some(status) = early.clone().filter(|status| status.code() != Code::Ok) {
+            return Err(status.with_metadata(Metadata::from_headers(headers)).into());
         }
         let encoding = headers
             .get("grpc-encoding")

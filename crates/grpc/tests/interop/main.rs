@@ -14,11 +14,14 @@ mod extras;
 mod peers;
 #[path = "../support/proto.rs"]
 mod proto;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
 
 use peers::Peer;
 use portolan_core::{Connector, Tls};
-use portolan_grpc::{Channel, Client, Code, Connect, Json, Method, Status, Transport, Web};
-use proto::grpc::testing::TestServiceClient;
+use portolan_grpc::{Channel, Client, Code, Connect, Encoding, Json, Method, Status, Transport, Web};
+use proto::grpc::testing::{BoolValue, SimpleRequest, StreamingInputCallRequest, TestServiceClient};
 use serde_json::{Value, json};
 
 /// What a peer can't be asked to do.
@@ -97,6 +100,41 @@ async fn every_interop_case_passes_against_connect_node_by_grpc_web_and_by_conne
         cases(&peer, &connect, Lacks::Extras, "Connect").await;
         connect_with_json(&connect).await;
     }
+}
+
+/// What servers of other kinds can't see: whether a request came compressed as it was said to.
+async fn compression_probes<T: Transport>(client: &Client<T>) {
+    let service = TestServiceClient::new(client.clone());
+    for value in [true, false] {
+        let expect_compressed = Some(BoolValue { value: !value });
+        let request = SimpleRequest { expect_compressed, ..SimpleRequest::default() };
+        let call = service.unary_call(&request);
+        let call = if value { call.compress(Encoding::Gzip) } else { call };
+        assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::InvalidArgument);
+    }
+    let probe = StreamingInputCallRequest { expect_compressed: Some(BoolValue { value: true }), payload: None };
+    let error = service.streaming_input_call(futures_util::stream::iter([probe])).await.unwrap_err();
+    assert_eq!(Status::of(&error).code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn every_interop_case_and_the_compression_probes_pass_over_http2_on_the_h2_crate() {
+    let client = support::h2_half::client(service::service());
+    for (name, case) in cases::all() {
+        println!("{name}");
+        case(TestServiceClient::new(client.clone())).await;
+    }
+    compression_probes(&client).await;
+}
+
+#[tokio::test]
+async fn every_interop_case_and_the_compression_probes_pass_over_http3_on_the_h3_crate() {
+    let client = support::h3_half::client(service::service()).await;
+    for (name, case) in cases::all() {
+        println!("{name}");
+        case(TestServiceClient::new(client.clone())).await;
+    }
+    compression_probes(&client).await;
 }
 
 /// JSON by Connect, described by the kept descriptor set alone.

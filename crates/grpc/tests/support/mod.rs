@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 pub(crate) mod h2_half;
+pub(crate) mod h3_half;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -143,6 +143,13 @@ struct Joining {
     given: usize,
 }
 
+impl Default for Decoder {
+    /// A client's, with the default limits and without compression.
+    fn default() -> Self {
+        Self::new(Role::Client, Limits::default(), None)
+    }
+}
+
 impl Decoder {
     /// The receiving half of this end.
     pub fn new(role: Role, limits: Limits, deflate: Option<DeflateAgreed>) -> Self {

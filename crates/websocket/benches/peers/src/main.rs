@@ -195,6 +195,42 @@ async fn websockets(address: SocketAddr, work: Work) -> Figures {
     )
 }
 
+/// The floor: frames made beforehand are written and their echoes counted, and nothing is looked at.
+async fn bare(address: SocketAddr, work: Work) -> Figures {
+    let mut io = upgraded(address).await;
+    // A mask of zeros leaves the payload as it is.
+    let mut frame = vec![0x82];
+    let head = match work.body.len() {
+        len @ ..126 => {
+            frame.push(0x80 | len as u8);
+            2
+        }
+        len => {
+            frame.push(0xff);
+            frame.extend((len as u64).to_be_bytes());
+            10
+        }
+    };
+    frame.extend([0; 4]);
+    frame.extend(&work.body);
+    let frames = frame.repeat(work.flight as usize);
+    let mut buf = vec![0; (head + work.body.len()) * work.flight as usize];
+    let mut left = 0;
+    measure!(
+        work,
+        {
+            io.write_all(&frames).await.unwrap();
+            io.read_exact(&mut buf).await.unwrap();
+            left = work.flight;
+        },
+        {
+            left -= 1;
+            std::hint::black_box(left);
+            work.body.len()
+        }
+    )
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -203,14 +239,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(9, |text| text.parse().unwrap());
     let address = serve();
-    let names = ["portolan", "fastwebsockets", "tokio-tungstenite", "tokio-websockets"];
+    let names = ["portolan", "fastwebsockets", "tokio-tungstenite", "tokio-websockets", "bare socket"];
     let only = std::env::args().nth(2);
     for (size, flight, count) in [(64, 1, 10_000u32), (64, 100, 400), (1 << 20, 1, 300)] {
         let work = Work { body: Bytes::from(vec![b'x'; size]), flight, count };
-        let mut seen: [Vec<Figures>; 4] = Default::default();
+        let mut seen: [Vec<Figures>; 5] = Default::default();
         for round in 0..rounds {
             // Each round begins with another client, so that none always runs in the wake of the same one.
-            for at in (0..4).map(|at| (at + round) % 4).filter(|at| only.as_ref().is_none_or(|only| only == names[*at]))
+            for at in (0..5).map(|at| (at + round) % 5).filter(|at| only.as_ref().is_none_or(|only| only == names[*at]))
             {
                 let work = work.clone();
                 let figures = runtime().block_on(async {
@@ -218,14 +254,15 @@ fn main() {
                         0 => portolan(address, work).await,
                         1 => fast(address, work).await,
                         2 => tungstenite(address, work).await,
-                        _ => websockets(address, work).await,
+                        3 => websockets(address, work).await,
+                        _ => bare(address, work).await,
                     }
                 });
                 seen[at].push(figures);
             }
         }
         println!("echo of {size} bytes, {flight} in flight");
-        for at in (0..4).filter(|at| !seen[*at].is_empty()) {
+        for at in (0..5).filter(|at| !seen[*at].is_empty()) {
             let time = median(seen[at].iter().map(|figures| figures.0 / 1000.0).collect());
             let paired = seen[0].iter().chain(if seen[0].is_empty() { &seen[at][..] } else { &[] }).zip(&seen[at]);
             let ratio = median(paired.map(|(ours, theirs)| ours.0 / theirs.0).collect());

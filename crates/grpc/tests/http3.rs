@@ -1,0 +1,202 @@
+//! Calls over HTTP/3, against the h3 crate's server half.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use portolan_core::{Delivery, Kind};
+use portolan_grpc::{Code, Encoding, Json, Method, Raw, Status};
+use serde_json::{Value, json};
+use support::h3_half::client;
+use support::{Out, handler};
+
+fn method(path: &str) -> Method<Raw> {
+    Method::new(path, Raw::protobuf()).unwrap()
+}
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+#[tokio::test]
+async fn grpc_http3_binary_metadata_round_trips_through_helpers() {
+    let client = client(handler(async |mut call| {
+        let sent = call.header("x-blob-bin").unwrap().to_owned();
+        assert_eq!(sent, "AAEC/w");
+        call.message().await.unwrap();
+        let padded = format!("{sent}==,{sent}");
+        call.start(&[("x-blob-bin", &padded), ("x-text", "head")]).await;
+        call.send("reply").await;
+        call.end(&[("grpc-status", "0"), ("x-end-bin", "/w=="), ("x-text", "tail")]).await;
+    }))
+    .await;
+    let blob = [0, 1, 2, 255];
+    let reply = client.unary(&method("/t.S/M"), &text("hello")).metadata_bin("x-blob-bin", blob).await.unwrap();
+    assert_eq!(reply.message(), "reply");
+    assert_eq!(reply.metadata().get_all_bin("x-blob-bin").unwrap(), [&blob[..], &blob]);
+    assert_eq!(reply.metadata().get("x-text"), Some("head"));
+    assert_eq!(reply.trailers().get_bin("x-end-bin").unwrap().unwrap(), &[255][..]);
+    assert_eq!(reply.trailers().get("x-text"), Some("tail"));
+}
+
+#[tokio::test]
+async fn streaming_grpc_http3_response_surfaces_trailing_error_status() {
+    let client = client(handler(async |mut call| {
+        call.message().await;
+        call.start(&[]).await;
+        call.send("one").await;
+        call.end(&[("grpc-status", "15"), ("grpc-message", "gone%20for%20good"), ("x-t", "1")]).await;
+    }))
+    .await;
+    let mut replies = client.server_streaming(&method("/t.S/M"), &Bytes::new()).await.unwrap();
+    assert_eq!(replies.message().await.unwrap().unwrap(), "one");
+    let error = replies.message().await.unwrap_err();
+    let status = error.server::<Status>().unwrap();
+    assert_eq!((status.code(), status.message()), (Code::DataLoss, "gone for good"));
+    assert_eq!(status.metadata().get("x-t"), Some("1"));
+    assert!(replies.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn exposes_grpc_error_status_from_trailers_only_response_over_http3() {
+    let client = client(handler(async |call| {
+        call.only(&[("grpc-status", "16"), ("grpc-message", "who are you?"), ("x-t", "1")]).await;
+    }))
+    .await;
+    let error = client.unary(&method("/t.S/M"), &Bytes::new()).await.unwrap_err();
+    let status = error.server::<Status>().unwrap();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "who are you?"));
+    assert_eq!(status.metadata().get("x-t"), Some("1"));
+    assert_eq!((error.kind(), error.delivery()), (Kind::Server, Delivery::Answered));
+}
+
+#[tokio::test]
+async fn executes_grpc_client_streaming_json_request_over_http3() {
+    let client = client(handler(async |mut call| {
+        assert_eq!(call.header("content-type"), Some("application/grpc+json"));
+        let mut sum = 0;
+        while let Some((_, message)) = call.message().await {
+            sum += serde_json::from_slice::<Value>(&message).unwrap()["n"].as_i64().unwrap();
+        }
+        call.start(&[("content-type", "application/grpc+json")]).await;
+        call.send(json!({ "sum": sum }).to_string()).await;
+        call.ok().await;
+    }))
+    .await;
+    let method = Method::new("/t.S/Sum", Json::<Value, Value>::new()).unwrap();
+    let requests = stream::iter((1..=4).map(|n| json!({ "n": n })));
+    let reply = client.client_streaming(&method, requests).await.unwrap();
+    assert_eq!(*reply.message(), json!({"sum": 10}));
+}
+
+#[tokio::test]
+async fn executes_grpc_client_streaming_protobuf_bytes_request_over_http3() {
+    let client = client(handler(async |mut call| {
+        assert_eq!(call.header("content-type"), Some("application/grpc+proto"));
+        let mut all = Vec::new();
+        while let Some((_, message)) = call.message().await {
+            all.extend_from_slice(&message);
+        }
+        call.start(&[]).await;
+        call.send(&all).await;
+        call.ok().await;
+    }))
+    .await;
+    let words = ["one ", "", "two ", "three"].map(text);
+    let reply = client.client_streaming(&method("/t.S/Join"), stream::iter(words)).await.unwrap();
+    assert_eq!(reply.message(), "one two three");
+}
+
+#[tokio::test]
+async fn executes_grpc_protobuf_bytes_request_over_http3() {
+    let client = client(handler(async |mut call| {
+        assert_eq!(call.header("te"), Some("trailers"));
+        let (flag, message) = call.message().await.unwrap();
+        assert_eq!(call.message().await, None);
+        call.start(&[("x-flag", &flag.to_string())]).await;
+        call.send(message).await;
+        call.ok().await;
+    }))
+    .await;
+    let message = Bytes::from(vec![7; 300_000]);
+    let reply = client.unary(&method("/t.S/Echo"), &message).await.unwrap();
+    assert_eq!((reply.message(), reply.metadata().get("x-flag")), (&message, Some("0")));
+    let reply = client.unary(&method("/t.S/Echo"), &message).compress(Encoding::Gzip).await.unwrap();
+    assert_eq!(reply.metadata().get("x-flag"), Some("1"));
+}
+
+#[tokio::test]
+async fn reads_grpc_server_streaming_messages_over_http3() {
+    let client = client(handler(async |mut call| {
+        call.message().await.unwrap();
+        call.start(&[("x-a", "1")]).await;
+        for n in 0..1000u32 {
+            call.send(n.to_string()).await;
+        }
+        call.end(&[("grpc-status", "0"), ("x-b", "2")]).await;
+    }))
+    .await;
+    let mut replies = client.server_streaming(&method("/t.S/Count"), &Bytes::new()).await.unwrap();
+    assert_eq!(replies.metadata().await.unwrap().get("x-a"), Some("1"));
+    for n in 0..1000u32 {
+        assert_eq!(replies.message().await.unwrap().unwrap(), n.to_string());
+    }
+    assert!(replies.message().await.unwrap().is_none());
+    assert_eq!(replies.trailers().unwrap().get("x-b"), Some("2"));
+}
+
+#[tokio::test]
+async fn grpc_duplex_call_supports_interleaved_send_and_receive_over_http3() {
+    let client = client(handler(async |mut call| {
+        let mut started = false;
+        while let Some((_, message)) = call.message().await {
+            if !std::mem::replace(&mut started, true) {
+                call.start(&[("x-began", "yes")]).await;
+            }
+            call.send(&message).await;
+            call.send("again").await;
+        }
+        call.end(&[("grpc-status", "0"), ("x-ended", "yes")]).await;
+    }))
+    .await;
+    let mut call = client.duplex(&method("/t.S/Chat")).await.unwrap();
+    for word in ["one", "two", "three"] {
+        call.send(&text(word)).await.unwrap();
+        assert_eq!(call.message().await.unwrap().unwrap(), word);
+        assert_eq!(call.message().await.unwrap().unwrap(), "again");
+    }
+    assert_eq!(call.metadata().await.unwrap().get("x-began"), Some("yes"));
+    call.finish();
+    assert!(call.message().await.unwrap().is_none());
+    assert_eq!(call.trailers().unwrap().get("x-ended"), Some("yes"));
+}
+
+#[tokio::test]
+async fn resets_and_deadlines_over_http3_have_their_status() {
+    let client = client(handler(async |mut call| {
+        call.message().await;
+        let code = match call.path() {
+            "/t.S/Rejected" => 0x10b,
+            "/t.S/Cancelled" => 0x10c,
+            "/t.S/Load" => 0x107,
+            _ => return std::future::pending().await,
+        };
+        call.out(Out::Reset(code)).await;
+    }))
+    .await;
+    for (name, code) in
+        [("Rejected", Code::Unavailable), ("Cancelled", Code::Cancelled), ("Load", Code::ResourceExhausted)]
+    {
+        let error = client.unary(&method(&format!("/t.S/{name}")), &text("x")).await.unwrap_err();
+        assert_eq!(Status::of(&error).code(), code, "{name}: {error:?}");
+    }
+    let call = client.unary(&method("/t.S/Silent"), &text("x")).timeout(Duration::from_millis(50));
+    assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::DeadlineExceeded);
+    while client.transport().status().active > 0 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,238 @@
+//! What lies beneath: handshakes that fail, relays, another way in mid-flight, early data that is refused.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the tests play servers and relays on loopback")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind, Phase, Roots, Timeouts, Tls};
+use portolan_http3::{Event, Options, connect};
+use portolan_testbed::Certs;
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// Answers each request with its path after its body, on this endpoint, until the test ends.
+fn serve(endpoint: quinn::Endpoint) -> SocketAddr {
+    let addr = endpoint.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            tokio::spawn(async move {
+                let Ok(quic) = incoming.accept().unwrap().await else { return };
+                let Ok(mut server) = h3::server::Connection::new(h3_quinn::Connection::new(quic)).await else { return };
+                while let Ok(Some(resolver)) = server.accept().await {
+                    tokio::spawn(answer(resolver));
+                }
+            });
+        }
+    });
+    addr
+}
+
+async fn answer(resolver: h3::server::RequestResolver<h3_quinn::Connection, Bytes>) {
+    let Ok((request, mut stream)) = resolver.resolve_request().await else { return };
+    let mut body = Vec::new();
+    while let Ok(Some(mut data)) = stream.recv_data().await {
+        let len = data.remaining();
+        body.extend_from_slice(&data.copy_to_bytes(len));
+    }
+    body.extend_from_slice(request.uri().path().as_bytes());
+    stream.send_response(Response::new(())).await.unwrap();
+    stream.send_data(Bytes::from(body)).await.unwrap();
+    stream.finish().await.unwrap();
+}
+
+async fn body(client: &portolan_http3::SendRequest, path: &str) -> Bytes {
+    client.send(get(path)).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_at_once() {
+    let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = connect(&connector(&Certs::new()), &free.into(), Options::new()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase(), error.delivery()),
+        (Kind::Connect, Some(Phase::Connect), Delivery::NotSent)
+    );
+    assert!(error.is_refused(), "{error:?}");
+    assert!(portolan_pool::may_fall_back(&error));
+}
+
+#[tokio::test]
+async fn silence_is_a_timeout() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(Certs::new().ca.as_bytes()).build().unwrap();
+    let timeouts = Timeouts::default().attempt(Duration::from_millis(50));
+    let net = Connector::builder().tls(tls).timeouts(timeouts).build().unwrap();
+    let error = connect(&net, &silent.local_addr().unwrap().into(), Options::new()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase(), error.delivery()),
+        (Kind::Timeout, Some(Phase::Connect), Delivery::NotSent)
+    );
+    assert!(portolan_pool::may_fall_back(&error));
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_authority_is_refused() {
+    let addr = serve(endpoint(server_config(&Certs::new(), b"h3")));
+    let error = connect(&connector(&Certs::new()), &addr.into(), Options::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase(), error.delivery()), (Kind::Tls, Some(Phase::Tls), Delivery::NotSent));
+    assert!(error.message().contains("invalid peer certificate"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_without_h3_is_refused() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"hq-interop")));
+    let error = connect(&connector(&certs), &addr.into(), Options::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (Kind::Tls, Some(120)), "no_application_protocol: {error:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_given_up_and_says_so() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"h3")));
+    let options = Options::new().idle_timeout(Some(Duration::from_millis(100)));
+    let (client, connection) = connect(&connector(&certs), &addr.into(), options.clone()).await.unwrap();
+    let driver = tokio::spawn(connection);
+    body(&client, "/x").await;
+    assert_eq!(driver.await.unwrap().unwrap_err().kind(), Kind::Timeout);
+    assert!(client.is_closed());
+    assert_eq!(client.send(get("/y")).await.unwrap_err().delivery(), Delivery::NotSent);
+    let options = options.keepalive(Duration::from_millis(20));
+    let (client, connection) = connect(&connector(&certs), &addr.into(), options).await.unwrap();
+    let driver = tokio::spawn(connection);
+    // Three times the idle timeout, and the keepalive has kept it.
+    assert!(tokio::time::timeout(Duration::from_millis(300), driver).await.is_err());
+    body(&client, "/y").await;
+}
+
+/// A SOCKS5 relay for datagrams (RFC 1928 7) that counts them.
+async fn relay() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let relayed = Arc::clone(&count);
+    tokio::spawn(async move {
+        let (mut control, _) = listener.accept().await.unwrap();
+        let mut greeting = [0; 2];
+        control.read_exact(&mut greeting).await.unwrap();
+        let mut methods = vec![0; usize::from(greeting[1])];
+        control.read_exact(&mut methods).await.unwrap();
+        control.write_all(&[5, 0]).await.unwrap();
+        let mut request = [0; 10];
+        control.read_exact(&mut request).await.unwrap();
+        assert_eq!(request[..4], [5, 3, 0, 1], "UDP ASSOCIATE from an IPv4 address");
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port().to_be_bytes();
+        control.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, port[0], port[1]]).await.unwrap();
+        let (mut client, mut room) = (None, [0; 4096]);
+        loop {
+            let (len, from) = socket.recv_from(&mut room).await.unwrap();
+            relayed.fetch_add(1, Ordering::Relaxed);
+            if *client.get_or_insert(from) == from {
+                assert!(len <= 1200 + 262, "{len} bytes");
+                let (header, payload) = room[..len].split_at(10);
+                assert_eq!(header[..4], [0, 0, 0, 1]);
+                let to = SocketAddr::from((
+                    [header[4], header[5], header[6], header[7]],
+                    u16::from_be_bytes([header[8], header[9]]),
+                ));
+                socket.send_to(payload, to).await.unwrap();
+            } else {
+                let port = from.port().to_be_bytes();
+                let mut wrapped = vec![0, 0, 0, 1, 127, 0, 0, 1, port[0], port[1]];
+                wrapped.extend_from_slice(&room[..len]);
+                socket.send_to(&wrapped, client.unwrap()).await.unwrap();
+            }
+        }
+    });
+    (addr, count)
+}
+
+#[tokio::test]
+async fn quic_goes_through_a_socks5_relay() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"h3")));
+    let (proxy, relayed) = relay().await;
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let hop = Hop::parse(&format!("socks5://{proxy}")).unwrap();
+    let net = Connector::builder().tls(tls).via(hop).build().unwrap();
+    let (client, connection) = connect(&net, &addr.into(), Options::new()).await.unwrap();
+    tokio::spawn(connection);
+    let sent = vec![b'u'; 300_000];
+    let request = Request::post("https://localhost/through").body(Full::new(Bytes::from(sent))).unwrap();
+    let back = client.send(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(back.len(), 300_000 + 8);
+    assert!(relayed.load(Ordering::Relaxed) > 400);
+    assert_eq!(client.info().hops.len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_over_another_socket() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"h3")));
+    let net = connector(&certs);
+    let (client, connection) = connect(&net, &addr.into(), Options::new()).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(body(&client, "/before").await, "/before");
+    let (send, receive) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let frames = futures_util::stream::unfold(receive, async |mut receive| {
+        let data = receive.recv().await?;
+        Some((Ok::<_, std::io::Error>(http_body::Frame::data(data)), receive))
+    });
+    let request = Request::post("https://localhost/moved").body(http_body_util::StreamBody::new(frames)).unwrap();
+    let upload = tokio::spawn({
+        let client = client.clone();
+        async move { client.send(request).await.unwrap().into_body().collect().await.unwrap().to_bytes() }
+    });
+    send.send(Bytes::from_static(b"half ")).await.unwrap();
+    client.rebind(net.datagram(&Endpoint::from(addr)).await.unwrap()).unwrap();
+    send.send(Bytes::from_static(b"whole ")).await.unwrap();
+    drop(send);
+    assert_eq!(upload.await.unwrap(), "half whole /moved");
+    assert_eq!(body(&client, "/after").await, "/after");
+}
+
+#[tokio::test]
+async fn early_data_that_is_refused_is_sent_again() {
+    let certs = Certs::new();
+    let (first, second) =
+        (serve(endpoint(server_config(&certs, b"h3"))), serve(endpoint(server_config(&certs, b"h3"))));
+    let net = connector(&certs);
+    let (tell, mut told) = tokio::sync::mpsc::channel(8);
+    // The second server has the same name, and doesn't know the first one's sessions.
+    for addr in [first, first, second] {
+        let tell = tell.clone();
+        let options = Options::new().early_data(true).on_event(move |event| {
+            if let Event::EarlyData { accepted } = event {
+                tell.try_send(accepted).unwrap();
+            }
+        });
+        let (client, connection) = connect(&net, &to(addr), options).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let calls: Vec<_> = (0..5)
+            .map(|n| {
+                let client = client.clone();
+                tokio::spawn(async move { assert_eq!(body(&client, &format!("/{n}")).await, format!("/{n}")) })
+            })
+            .collect();
+        let post = Request::post("https://localhost/post").body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(client.send(post).await.unwrap().status(), 200);
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert!(client.info().tls.is_some());
+        drop(client);
+        driver.await.unwrap().unwrap();
+    }
+    assert_eq!((told.recv().await, told.recv().await), (Some(true), Some(false)));
+}

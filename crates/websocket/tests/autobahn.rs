@@ -1,0 +1,90 @@
+//! The Autobahn suite's own fuzzing server against this client: every case must be answered strictly.
+//!
+//! It needs a Python environment with autobahntestsuite 25.10.1, autobahn 21.3.1 and lib2to3 in
+//! /opt/portolan-testbed/autobahntestsuite, and is skipped, and said so, without it: the suite is written in Python 2.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests fail by panicking")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use portolan_core::Connector;
+use portolan_testbed::{Server, Spec, folder, free_port};
+use portolan_websocket::{Deflate, Message, Options, WebSocket};
+
+const PYTHON: &str = "/opt/portolan-testbed/autobahntestsuite/bin/python";
+/// Cases under way at once: most wait for timers of theirs.
+const AT_ONCE: usize = 8;
+
+async fn ask(base: &str, path: &str) -> String {
+    let mut socket = WebSocket::connect(&Connector::default(), &format!("{base}{path}"), Options::new()).await.unwrap();
+    let answer = socket.recv().await.unwrap().unwrap();
+    answer.as_text().unwrap().to_owned()
+}
+
+/// Echoes until the end, whatever it is: the server judges.
+async fn run(base: &str, case: usize, deflate: Deflate) {
+    let url = format!("{base}/run?case={case}");
+    let mut socket = WebSocket::connect(&Connector::default(), &url, Options::new().deflate(deflate)).await.unwrap();
+    while let Ok(Some(message)) = socket.recv().await {
+        if matches!(message, Message::Close(_)) {
+            continue;
+        }
+        if socket.send(message).await.is_err() {
+            // The reading side knows why.
+            continue;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fuzzing_server_finds_no_fault() {
+    if !Path::new(PYTHON).exists() {
+        // Not demanded even where servers are: lib2to3 is gone from newer Pythons.
+        eprintln!("SKIPPED: no autobahntestsuite in {PYTHON}");
+        return;
+    }
+    let port = free_port();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/autobahn_fuzz.py");
+    let args = vec![PYTHON.to_owned(), script.display().to_string(), port.to_string(), "$D".to_owned()];
+    let spec = Spec { package: "coreutils", binary: "env", files: Vec::new(), args };
+    let server = Server::start_in(&spec, folder("autobahn")).unwrap();
+    let _server = server.accepting(SocketAddr::from(([127, 0, 0, 1], port)));
+    let base = format!("ws://127.0.0.1:{port}");
+    let count: usize = ask(&base, "/count").await.parse().unwrap();
+    assert!(count > 450, "{count}");
+    let next = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(1));
+    let workers: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let (base, next) = (base.clone(), next.clone());
+            tokio::spawn(async move {
+                let mut results = Vec::new();
+                loop {
+                    let case = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if case > count {
+                        return results;
+                    }
+                    // Some cases of group 13 are for clients that leave the takeover to the server.
+                    run(&base, case, Deflate::new().threshold(0).client_context_takeover(case % 2 == 0)).await;
+                    let result = ask(&base, &format!("/result?case={case}")).await;
+                    results.push(result);
+                }
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for worker in workers {
+        results.extend(worker.await.unwrap());
+    }
+    let verdicts = [
+        r#""OK", "OK""#,
+        r#""INFORMATIONAL", "OK""#,
+        r#""INFORMATIONAL", "INFORMATIONAL""#,
+        r#""UNIMPLEMENTED", "OK""#,
+    ];
+    let faults: Vec<_> = results.iter().filter(|result| !verdicts.iter().any(|good| result.contains(good))).collect();
+    for verdict in verdicts {
+        eprintln!("{verdict}: {}", results.iter().filter(|result| result.contains(verdict)).count());
+    }
+    assert!(faults.is_empty(), "{} of {count} cases: {faults:#?}", faults.len());
+}
