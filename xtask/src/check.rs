@@ -6,7 +6,7 @@ mod sources;
 use std::path::Path;
 
 use crate::sync;
-use crate::table::Table;
+use crate::table::{Table, folder};
 use crate::{Outcome, read};
 
 /// Runs every check, and fails with everything that was found.
@@ -52,8 +52,7 @@ fn decoders(table: &Table, sources: &[sources::Source]) -> Vec<String> {
     }
     for (source, name) in &decoders {
         let covered = table.decoders.iter().any(|row| {
-            let folder = row.package.trim_start_matches("portolan-");
-            source.path.starts_with(&format!("crates/{folder}/"))
+            source.path.starts_with(&format!("{}/", folder(&row.package)))
                 && (row.entry.contains(name.as_str()) || row.entry.to_lowercase().contains(&name.to_lowercase()))
         });
         if !covered {
@@ -75,13 +74,17 @@ fn rows(root: &Path, table: &Table) -> Vec<String> {
         {
             complaints.push(format!("{}: examples/{example}.rs is missing", row.name));
         }
-        let Some(family) = table.family.get(&row.family).filter(|_| row.feature().is_some()) else { continue };
-        let places = [
-            format!("{}/src/{}/mod.rs", family.path, row.module()),
-            format!("{}/src/{}.rs", family.path, row.module()),
-        ];
+        if row.feature().is_none() {
+            continue;
+        }
+        let (folder, module) = (folder(table.package(row)), row.module());
+        let places = if row.is_crate() {
+            vec![format!("{folder}/src/lib.rs")]
+        } else {
+            vec![format!("{folder}/src/{module}/mod.rs"), format!("{folder}/src/{module}.rs")]
+        };
         let Some(text) = places.iter().find_map(|place| read(&root.join(place)).ok()) else {
-            complaints.push(format!("{}: neither {} nor {}", row.name, places[0], places[1]));
+            complaints.push(format!("{}: there is no {}", row.name, places.join(" nor ")));
             continue;
         };
         let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");

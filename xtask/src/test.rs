@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every suite, with its real servers when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -133,7 +133,10 @@ fn commands(root: &Path, options: &Options<'_>) -> Outcome<Vec<Command>> {
         let known: Vec<&str> = table.family.keys().map(String::as_str).collect();
         format!("no family {name}: {}", known.join(", "))
     })?;
-    let mut commands = vec![test(&["-p", &family.package])];
+    let rows = table.of(name);
+    let packages: BTreeSet<&str> =
+        family.package.as_deref().into_iter().chain(rows.iter().map(|row| table.package(row))).collect();
+    let mut commands: Vec<Command> = packages.iter().map(|package| test(&["-p", package])).collect();
     // What core is proved by beyond its own tests are its hops.
     let suite = if name == "core" { "hops" } else { name };
     if !options.fast && root.join("tests").join(suite).join("main.rs").exists() {
