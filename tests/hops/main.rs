@@ -1,4 +1,4 @@
-//! Hops against the proxies that people run: squid, tinyproxy, dante, microsocks, OpenSSH; what rides through them is Redis.
+//! Hops against the proxies that people run: squid, tinyproxy, nghttpx, dante, microsocks, OpenSSH; what rides through them is Redis.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,6 +8,7 @@
     reason = "these are tests"
 )]
 
+mod h2;
 mod ssh;
 
 use std::net::SocketAddr;

@@ -203,6 +203,28 @@ impl DialContext {
         }
     }
 
+    /// The hops passed so far: what a connection that is to be shared by later calls keeps of how it was made.
+    pub fn hops(&self) -> Vec<HopInfo> {
+        let mut hops = Vec::new();
+        self.note(|p| hops.clone_from(&p.hops));
+        hops
+    }
+
+    /// Says that the way up to here was made by an earlier call, and what that call passed ([`hops`](Self::hops)).
+    pub fn reuse(&self, hops: &[HopInfo]) {
+        let passed = |hop: &HopInfo| HopInfo { elapsed: Duration::ZERO, reused: true, ..hop.clone() };
+        self.note(|p| p.hops = hops.iter().map(passed).collect());
+    }
+
+    /// Says that the connection to the proxy passed last was there already.
+    pub fn hop_reused(&self) {
+        self.note(|p| {
+            if let Some(hop) = p.hops.last_mut() {
+                hop.reused = true;
+            }
+        });
+    }
+
     /// Says which address the proxy passed last connects from, where it tells.
     pub fn hop_bound(&self, bound: String) {
         self.note(|p| {

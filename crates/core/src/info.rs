@@ -32,14 +32,16 @@ pub struct HopInfo {
     pub authority: String,
     /// The address that it said it connects from, where it says so.
     pub bound: Option<String>,
-    /// How long its handshake took.
+    /// How long its handshake took; nothing where it was passed by an earlier call.
     pub elapsed: Duration,
+    /// Whether a connection to it was there already, as with proxies that carry many tunnels on one.
+    pub reused: bool,
 }
 
 impl HopInfo {
     /// A hop that was passed.
     pub fn new(kind: &'static str, authority: String, elapsed: Duration) -> Self {
-        Self { kind, authority, bound: None, elapsed }
+        Self { kind, authority, bound: None, elapsed, reused: false }
     }
 }
 

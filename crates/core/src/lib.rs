@@ -10,6 +10,7 @@ mod error;
 mod happy;
 mod hop;
 mod info;
+pub mod kit;
 mod listener;
 mod multicast;
 mod policy;

@@ -33,7 +33,11 @@ impl Client {
             .replayable(request.body.is_replayable());
         let mut attempt = 1;
         loop {
-            let outcome = self.hedged(&request.parts, &mut request.body, more, timeouts).await;
+            // What is rare is boxed: a future is moved about, and as large as its largest branch.
+            let outcome = match more.and_then(|more| more.hedge) {
+                None => self.by_ways(&request.parts, &mut request.body, more, timeouts).await,
+                Some(after) => Box::pin(self.hedged(&request.parts, &mut request.body, more, timeouts, after)).await,
+            };
             let (error, response) = match outcome {
                 Ok(mut response) => {
                     response.meta_mut().attempts = attempt;
@@ -61,16 +65,16 @@ impl Client {
         }
     }
 
-    /// One attempt, and a second beside it where the first is slow and the caller asked for that.
+    /// One attempt, and a second beside it where the first is slow.
     async fn hedged(
         &self,
         parts: &Parts,
         body: &mut Body,
         more: Option<&More>,
         timeouts: &Timeouts,
+        after: Duration,
     ) -> Result<Response> {
-        let after = more.and_then(|more| more.hedge).filter(|_| is_idempotent(parts, more));
-        let (Some(after), Some(mut copy)) = (after, body.try_clone()) else {
+        let Some(mut copy) = body.try_clone().filter(|_| is_idempotent(parts, more)) else {
             return self.by_ways(parts, body, more, timeouts).await;
         };
         let mut first = std::pin::pin!(self.by_ways(parts, body, more, timeouts));
@@ -106,7 +110,7 @@ impl Client {
         let connected = clock::now();
         let sent = match body.try_clone() {
             Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
-            None => lend(lease, parts, body, timeouts).await,
+            None => Box::pin(lend(lease, parts, body, timeouts)).await,
         };
         let response = sent.map_err(|error| placed(error, key))?;
         let timings = Timings {
@@ -170,7 +174,7 @@ async fn exchange<B>(
     timeouts: &Timeouts,
 ) -> Result<http::Response<Incoming>>
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
@@ -186,18 +190,31 @@ where
         Ok(held) => return Ok(h1::send_parts(held, parts, body).await?.map(Incoming::h1)),
         Err(lease) => lease,
     };
-    let progress = Arc::new(AtomicU64::new(0));
-    let upload = !body.is_end_stream();
-    let body = Watched { body: Box::pin(body), progress: upload.then(|| progress.clone()) };
+    let send = shared(lease, parts, body, first_byte, idle);
+    Box::pin(send).await
+}
+
+/// The same on a connection that others use too.
+async fn shared<B>(
+    lease: Lease<Manager>,
+    parts: &Parts,
+    body: B,
+    first_byte: Option<Duration>,
+    idle: Option<Duration>,
+) -> Result<http::Response<Incoming>>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
+    let body = Watched { body, progress: progress.clone() };
     match &*lease {
         Conn::H2(conn) => {
-            let send = conn.send.clone();
-            let response = patient(first_byte, &progress, send.send_parts(parts, body)).await?;
+            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
             Ok(response.map(|body| Incoming::h2(body, lease, idle)))
         }
         Conn::H3(conn) => {
-            let send = conn.send.clone();
-            let response = patient(first_byte, &progress, send.send_parts(parts, body)).await?;
+            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
             Ok(response.map(|body| Incoming::h3(body, lease, idle)))
         }
         Conn::H1(..) => Err(Error::usage("a connection of no kind")),
@@ -205,16 +222,18 @@ where
 }
 
 /// Waits for `work` as long as the upload moves, and `limit` beyond.
-async fn patient<T>(limit: Option<Duration>, progress: &AtomicU64, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn patient<T>(
+    limit: Option<Duration>,
+    progress: Option<&AtomicU64>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let Some(limit) = limit else { return work.await };
     let mut work = std::pin::pin!(work);
     loop {
-        let before = progress.load(Ordering::Relaxed);
+        let sent = || progress.map_or(0, |progress| progress.load(Ordering::Relaxed));
+        let before = sent();
         match clock::within(Some(limit), Phase::FirstByte, work.as_mut()).await {
-            Err(error)
-                if error.is_timeout()
-                    && error.phase() == Some(Phase::FirstByte)
-                    && progress.load(Ordering::Relaxed) != before => {}
+            Err(error) if error.is_timeout() && error.phase() == Some(Phase::FirstByte) && sent() != before => {}
             result => return result,
         }
     }
@@ -222,16 +241,16 @@ async fn patient<T>(limit: Option<Duration>, progress: &AtomicU64, work: impl Fu
 
 /// A request body that counts its pieces.
 struct Watched<B> {
-    body: Pin<Box<B>>,
+    body: B,
     progress: Option<Arc<AtomicU64>>,
 }
 
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for Watched<B> {
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Watched<B> {
     type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = self.body.as_mut().poll_frame(cx);
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(progress) = self.progress.as_ref().filter(|_| frame.is_ready()) {
             progress.fetch_add(1, Ordering::Relaxed);
         }

@@ -147,11 +147,8 @@ impl Manager {
     }
 }
 
-impl Manage for Manager {
-    type Key = Key;
-    type Conn = Conn;
-
-    async fn connect(&self, key: &Key) -> Result<Conn> {
+impl Manager {
+    async fn make(&self, key: &Key) -> Result<Conn> {
         if key.kind == Kind::H3 {
             return self.http3(key).await;
         }
@@ -171,6 +168,16 @@ impl Manage for Manager {
         }
         let facts = Facts::new(stream.info());
         Ok(Conn::H1(Box::new(h1::Connection::new(stream, self.h1)), facts))
+    }
+}
+
+impl Manage for Manager {
+    type Key = Key;
+    type Conn = Conn;
+
+    async fn connect(&self, key: &Key) -> Result<Conn> {
+        // Boxed: every caller's future has room for this, and few come here.
+        Box::pin(self.make(key)).await
     }
 
     fn is_fit(&self, conn: &mut Conn) -> bool {

@@ -53,6 +53,13 @@ impl Client {
     ) -> Result<Response> {
         match self.ways(&parts.uri, more)? {
             Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
+            ways => Box::pin(self.by_several(ways, parts, body, timeouts)).await,
+        }
+    }
+
+    async fn by_several(&self, ways: Ways, parts: &Parts, body: &mut Body, timeouts: &Timeouts) -> Result<Response> {
+        match ways {
+            Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
             Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
                 Err(error) if may_fall_back(&error) => {
                     tracing::debug!(%error, "fell back");

@@ -6,7 +6,7 @@
 //!   whose windows grow with the bandwidth-delay product, a stateful HPACK encoder within the peer's limits, the peer's
 //!   MAX_HEADER_LIST_SIZE and MAX_CONCURRENT_STREAMS (0 and lowered too) with a bounded queue, PING and keepalive, GOAWAY and
 //!   REFUSED_STREAM as exact [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 8441), ALTSVC
-//!   (RFC 7838) and ORIGIN (RFC 8336) as events.
+//!   (RFC 7838) and ORIGIN (RFC 8336) as events; proxies: tunnels and datagrams for any protocol, see [`hop`].
 //! - **What is not done**: server push (refused), priorities (ignored, and none are sent), holding a body back for
 //!   `expect: 100-continue`, the h2c upgrade of HTTP/1.1 (RFC 9113 dropped it).
 //! - **Tested against**: a scripted peer that breaks the rules, the h2 crate's server, nghttpd.
@@ -32,6 +32,7 @@ mod connection;
 mod event;
 pub mod ext;
 mod handle;
+pub mod hop;
 mod options;
 mod proto;
 mod shared;

@@ -1,6 +1,11 @@
 //! The client against aioquic: another QUIC, another TLS, another QPACK. Skipped, and said so, where it is not installed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and say what they skip"
+)]
 
 mod support;
 

@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 {
     admin off
     auto_https off
+    skip_install_trust
     servers {
         protocols h1 h2 h3
     }

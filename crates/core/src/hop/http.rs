@@ -1,21 +1,19 @@
 //! HTTP CONNECT over HTTP/1.1 (RFC 9110 9.3.6), in the clear or inside TLS.
 
-use base64::Engine;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 
 use super::{Way, cannot_reach, lost, refused, write};
+use crate::clock;
 use crate::datagram::Datagram;
 use crate::dial::{BoxFuture, Dial, DialContext};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
+use crate::kit::{ConnectAuth, QUOTE_WAIT, refusal};
 use crate::stream::Stream;
 
 /// The bytes of a proxy's answer up to the empty line: real ones need a few hundred.
 const MAX_HEAD: usize = 64 * 1024;
-
-/// How much of a refusal's body is quoted.
-const MAX_QUOTE: usize = 200;
 
 #[derive(Debug)]
 pub(super) struct Http {
@@ -61,12 +59,8 @@ impl Http {
         let authority = target.authority();
         let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
         if let Some(login) = &self.way.credentials {
-            if login.user.contains(':') {
-                return Err(Error::usage("a user name with a colon cannot be sent to an HTTP proxy (RFC 7617 2)"));
-            }
-            let pair = format!("{}:{}", login.user, login.password.expose());
-            let token = base64::engine::general_purpose::STANDARD.encode(pair);
-            request.push_str(&format!("Proxy-Authorization: Basic {token}\r\n"));
+            let value = ConnectAuth::Basic(login.clone()).header()?;
+            request.push_str(&format!("Proxy-Authorization: {}\r\n", value.expose()));
         }
         for (name, value) in &self.headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -102,25 +96,11 @@ impl Http {
     }
 
     async fn refusal(&self, code: u16, reason: &str, head: &[u8], stream: &mut Stream, mut body: BytesMut) -> Error {
-        if code == 407 {
-            let offered = offered(head);
-            let message = match &self.way.credentials {
-                Some(_) => format!("407 the proxy refused the credentials; it takes {offered}"),
-                None => format!("407 the proxy wants credentials; it takes {offered}"),
-            };
-            return Error::new(Kind::Auth, message).with_phase(Phase::Hop).with_code(407);
+        if code != 407 && body.is_empty() {
+            let _ = clock::within(Some(QUOTE_WAIT), Phase::Hop, async { Ok(stream.read_buf(&mut body).await) }).await;
         }
-        if body.is_empty() {
-            // The body may say why; the hop's deadline bounds the wait.
-            let _ = stream.read_buf(&mut body).await;
-        }
-        let quote: String = String::from_utf8_lossy(&body[..body.len().min(MAX_QUOTE)])
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let quote = quote.trim();
-        let message = if quote.is_empty() { format!("{code} {reason}") } else { format!("{code} {reason}: {quote}") };
-        refused(message).with_code(i64::from(code))
+        let head = String::from_utf8_lossy(head);
+        refusal(code, reason, offered(&head), self.way.credentials.is_some(), &body)
     }
 }
 
@@ -138,16 +118,12 @@ fn status(head: &[u8]) -> Result<(u16, &str)> {
     Ok((code, reason))
 }
 
-/// The schemes of `Proxy-Authenticate`, without their parameters.
-fn offered(head: &[u8]) -> String {
-    let text = String::from_utf8_lossy(head);
-    let values = text.lines().filter_map(|line| {
+/// The values of `Proxy-Authenticate`.
+fn offered(head: &str) -> impl Iterator<Item = &str> {
+    head.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("proxy-authenticate")
-            .then(|| value.trim().split([' ', ',']).next().unwrap_or("").to_owned())
-    });
-    let values: Vec<String> = values.collect();
-    if values.is_empty() { "no scheme that it names".to_owned() } else { values.join(", ") }
+        name.eq_ignore_ascii_case("proxy-authenticate").then_some(value)
+    })
 }
 
 impl Dial for Http {

@@ -8,6 +8,7 @@ mod socks5;
 mod udp;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use crate::dial::{Dial, DialContext, Place};
@@ -182,9 +183,9 @@ impl fmt::Debug for Hop {
     }
 }
 
-/// What all built-in hops share: who the proxy is, and what lies beneath.
+/// What all hops share: who the proxy is, and what lies beneath.
 #[derive(Debug)]
-struct Way {
+pub struct Way {
     place: Place,
     kind: &'static str,
     proxy: Endpoint,
@@ -193,13 +194,38 @@ struct Way {
 }
 
 impl Way {
+    /// The way of a hop of another crate: what [`Hop::custom`] was given, and what its factory is given.
+    pub fn new(kind: &'static str, proxy: Endpoint, place: Place, beneath: Arc<dyn Dial>) -> Self {
+        Self { place, kind, proxy, credentials: None, beneath }
+    }
+
+    /// Where the hop stands.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The proxy.
+    pub fn proxy(&self) -> &Endpoint {
+        &self.proxy
+    }
+
+    /// Runs the handshake for one tunnel, as [`DialContext::hop`] does.
+    pub async fn pass<T>(&self, cx: &DialContext, work: impl Future<Output = Result<T>>) -> Result<T> {
+        cx.hop(self.place, self.kind, &self.proxy.authority(), work).await
+    }
+
+    /// Datagrams to the proxy itself.
+    pub async fn datagrams_to_proxy(&self, cx: &DialContext) -> Result<crate::Datagram> {
+        self.beneath.datagram(&self.proxy, cx).await.map_err(|error| self.unreachable(error))
+    }
+
     /// A stream to the proxy itself. What goes wrong here is this hop's failure.
-    async fn to_proxy(&self, cx: &DialContext) -> Result<Stream> {
+    pub async fn to_proxy(&self, cx: &DialContext) -> Result<Stream> {
         self.beneath.dial(&self.proxy, cx).await.map_err(|error| self.unreachable(error))
     }
 
     /// Keeps kind and phase of what went wrong, and says which hop it was on the way to; an error of an earlier hop keeps its own.
-    fn unreachable(&self, error: Error) -> Error {
+    pub fn unreachable(&self, error: Error) -> Error {
         if error.hop().is_some() {
             return error;
         }
@@ -208,13 +234,13 @@ impl Way {
     }
 
     /// The end of a list of targets of which none could be reached.
-    fn none_left(&self, last: Option<Error>) -> Error {
+    pub fn none_left(&self, last: Option<Error>) -> Error {
         last.unwrap_or_else(|| Error::new(Kind::Hop, "no address to ask the proxy for").with_hop(self.place.index))
     }
 }
 
 /// Whether the proxy itself said that it cannot reach the target: only then is the name's next address tried.
-fn cannot_reach(error: &Error) -> bool {
+pub fn cannot_reach(error: &Error) -> bool {
     error.kind() == Kind::Hop && error.code().is_some()
 }
 

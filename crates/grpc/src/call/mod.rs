@@ -169,13 +169,13 @@ impl<T: Transport, C: Codec, K> Call<T, C, K> {
         }
         let mut plan = self.plan;
         plan.prepare().await?;
-        Ok(Ready { plan: Arc::new(plan), codec: self.codec, kind: self.kind, message: self.message })
+        Ok(Ready { plan, codec: self.codec, kind: self.kind, message: self.message })
     }
 }
 
 /// A call with nothing more to be said.
 struct Ready<T, C, K> {
-    plan: Arc<Plan<T>>,
+    plan: Plan<T>,
     codec: C,
     kind: K,
     message: BytesMut,
@@ -209,7 +209,7 @@ impl<T: Transport, C: Codec> IntoFuture for Call<T, C, ServerStreaming> {
         Box::pin(async move {
             let ready = self.ready().await?;
             let message = message::finish(ready.message, ready.plan.message_encoding(), ready.plan.max_send)?;
-            let inbound = Inbound::open(ready.plan, message.into()).await?;
+            let inbound = Inbound::open(&ready.plan, message.into()).await?;
             Ok(Streaming::new(inbound, ready.codec))
         })
     }
