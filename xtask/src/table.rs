@@ -49,6 +49,8 @@ pub(crate) struct Protocol {
     pub(crate) package: Option<String>,
     #[serde(default)]
     pub(crate) needs: Vec<String>,
+    /// The module whose tests hold its decoder to the laws, where it isn't the one of its name.
+    pub(crate) laws: Option<String>,
     pub(crate) example: Option<String>,
     pub(crate) status: Status,
     pub(crate) install: Vec<String>,
@@ -108,6 +110,11 @@ impl Protocol {
     /// Its module.
     pub(crate) fn module(&self) -> String {
         self.name.replace('-', "_")
+    }
+
+    /// The module whose tests hold its decoder to the laws.
+    pub(crate) fn laws(&self) -> String {
+        self.laws.clone().unwrap_or_else(|| self.module())
     }
 
     /// Whether it is a crate, not a module of its family's.

@@ -103,8 +103,9 @@ fn all(root: &Path, options: &Options<'_>, seen: &mut Seen) -> Outcome {
     }
     if full {
         let mut text = std::fs::read_to_string(&record).map_err(|error| format!("{}: {error}", record.display()))?;
+        let table = Table::load(root)?;
         for (module, laws) in &seen.laws {
-            if let Some(row) = Table::load(root)?.protocols.iter().find(|row| row.module() == *module) {
+            if let Some(row) = table.protocols.iter().find(|row| row.laws() == *module) {
                 let _ = writeln!(text, "{}\tlaws\t\t\t{laws}", row.name);
             }
         }

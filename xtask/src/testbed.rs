@@ -32,7 +32,7 @@ pub(crate) fn list(root: &Path) -> Outcome {
     for (package, users) in uses {
         let found = version(package);
         let (state, version) = found.as_deref().map_or(("missing", "-"), |version| ("found", version));
-        println!("{package:<28} {state:<8} {version:<28} {}", users.join(", "));
+        println!("{state:<8} {version:<32} {package} ({})", users.join(", "));
     }
     Ok(())
 }
