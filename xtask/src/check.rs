@@ -36,11 +36,20 @@ pub(crate) fn run(root: &Path) -> Outcome {
     if found == 0 { Ok(()) } else { Err(format!("{found} complaints")) }
 }
 
+/// Codecs that take no stream of bytes apart: gRPC's turn one whole message, already bounded, into a value and back, by a
+/// library of others (prost, serde).
+const OF_MESSAGES: &[&str] = &[
+    "crates/grpc/src/codec.rs",
+    "crates/grpc/src/codec_json.rs",
+    "crates/grpc/src/codec_prost.rs",
+    "crates/grpc/src/dynamic.rs",
+];
+
 /// Every decoder of a library has its row, and every row its decoder.
 fn decoders(table: &Table, sources: &[sources::Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut decoders = Vec::new();
-    for source in sources.iter().filter(|source| source.is_library()) {
+    for source in sources.iter().filter(|source| source.is_library() && !OF_MESSAGES.contains(&source.path.as_str())) {
         for line in source.code.lines() {
             let Some((head, name)) = line.split_once("Codec for ") else { continue };
             if !head.trim_start().starts_with("impl") {
