@@ -241,6 +241,47 @@ async fn hypercorn_over_http_1_and_2() {
     record("hypercorn", "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
 }
 
+/// Opens and exercises one, plain and compressed.
+async fn by_client(client: &portolan_http::Client, peer: &Peer) {
+    for options in [Options::new(), deflate()] {
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        exercise(WebSocket::open_with(client, &request, options).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_http_client_opens_them_over_http_3() {
+    use portolan_http::{Client, Version};
+    let Some(python) = python("hypercorn") else { return };
+    if !quiet(Command::new(&python).args(["-c", "import aioquic, wsproto"])) {
+        return support::skip("aioquic beside hypercorn: pip:hypercorn[h3]");
+    }
+    let peer = Peer::start(&python, "aioquic_echo.py", true);
+    let client = Client::builder().connector(peer.net()).version(Version::Http3Only).build().unwrap();
+    by_client(&client, &peer).await;
+    assert_eq!(client.metrics().opened, 1, "streams share the connection");
+    portolan_testbed::record("websocket", "peer", "aioquic with wsproto", "HTTP/3, by the HTTP client", 2);
+}
+
+#[tokio::test]
+async fn the_http_client_opens_them_by_http_1_and_2() {
+    use portolan_http::{Client, Version};
+    let Some(python) = python("hypercorn") else { return };
+    let peer = Peer::start(&python, "hypercorn_echo.py", true);
+    for version in [Version::Http1Only, Version::Auto, Version::Http2Only] {
+        let client = Client::builder().connector(peer.net()).version(version).build().unwrap();
+        by_client(&client, &peer).await;
+        portolan_testbed::record("websocket", "peer", "hypercorn", &format!("by the HTTP client, {version:?}"), 2);
+    }
+    // In cleartext there is no telling: an upgrade, and HTTP/2 where that is said.
+    let peer = Peer::start(&python, "hypercorn_echo.py", false);
+    for version in [Version::Auto, Version::Http2Only] {
+        let client = Client::builder().version(version).build().unwrap();
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        exercise(WebSocket::open_with(&client, &request, Options::new()).await.unwrap()).await;
+    }
+}
+
 #[tokio::test]
 async fn nghttpx_carries_it_from_http_2_to_a_server_of_http_1() {
     let Some(python) = python("websockets") else { return };
