@@ -122,6 +122,14 @@ async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocke
     assert_eq!(last.map(|frame| frame.code), Some(CloseCode::NORMAL));
 }
 
+/// What [`exercise`] exchanges: sixteen messages, one in fragments, a ping, one read in pieces, two hundred at once.
+const EXCHANGES: u64 = 16 + 3 + 200;
+
+/// Writes down that a peer passed so many times.
+fn record(peer: &str, configuration: &str, times: u64) {
+    portolan_testbed::record("websocket", "peer", peer, configuration, times * EXCHANGES);
+}
+
 /// A message in fragments, a ping, and a message read in pieces.
 async fn in_parts<T: AsyncRead + AsyncWrite + Unpin + Send>(socket: &mut WebSocket<T>) {
     let mut message = socket.send_stream(DataKind::Text).unwrap();
@@ -162,6 +170,7 @@ async fn websockets_of_python_plain_and_over_tls_with_and_without_compression() 
             exercise(socket).await;
         }
     }
+    record("websockets of Python", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
 }
 
 #[tokio::test]
@@ -180,6 +189,7 @@ async fn aiohttp_of_python_with_cookies_refusals_and_redirects() {
     exercise(WebSocket::open(&peer.net(), &allowed, Options::new()).await.unwrap()).await;
     let error = WebSocket::connect(&peer.net(), &peer.url("/moved"), Options::new()).await.unwrap_err();
     assert_eq!(error.server::<Rejected>().unwrap().headers["location"], "/");
+    record("aiohttp", "HTTP/1.1, cookies, refusals", 3);
 }
 
 #[tokio::test]
@@ -197,6 +207,7 @@ async fn ws_of_node_plain_and_over_tls_with_and_without_compression() {
             exercise(socket).await;
         }
     }
+    record("ws of node", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
 }
 
 #[tokio::test]
@@ -210,6 +221,7 @@ async fn http2_of_node_plain_and_over_tls() {
             exercise(WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap()).await;
         }
     }
+    record("http2 of node", "HTTP/2, plain and TLS", 4);
 }
 
 #[tokio::test]
@@ -226,6 +238,7 @@ async fn hypercorn_over_http_1_and_2() {
             exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
         }
     }
+    record("hypercorn", "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
 }
 
 /// Opens and exercises one, plain and compressed.
@@ -290,4 +303,5 @@ async fn nghttpx_carries_it_from_http_2_to_a_server_of_http_1() {
         let request = Request::new(&front.url("/")).unwrap().subprotocol("echo").unwrap();
         exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
     }
+    record("nghttpx", "HTTP/2 to HTTP/1.1, permessage-deflate", 2);
 }
