@@ -1,10 +1,48 @@
-//! gRPC for clients, over any version of HTTP that has trailers (gRPC over HTTP/2, PROTOCOL-HTTP2.md of the gRPC project).
+//! gRPC for clients (PROTOCOL-HTTP2.md of the gRPC project, gRFC G2 for HTTP/3): over HTTP/2, HTTP/3, or whatever carries an
+//! HTTP request and its trailers.
 //!
-//! - **Port and TLS**: as the service says; over TLS ALPN must give `h2`, in cleartext it is HTTP/2 by prior knowledge.
-//! - **What works**: the four kinds of call, metadata, deadlines, compression, status.
-//! - **What is not done**: see below.
-//! - **Tested against**: the h2 crate's server half.
-//! - **Security**: a length is checked before room is made for it, and an inflated message has the same bound.
+//! - **Port and TLS**: as the service says. Over TLS ALPN must give `h2` (or `h3`); in cleartext it is HTTP/2 by prior knowledge.
+//! - **What works**: all four kinds of call, with metadata before and after, as text and as bytes; messages of prost, of serde's
+//!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
+//!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
+//!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
+//!   that never left made again ([`ServiceConfig`], also as JSON); waiting for a connection; a [`Channel`] that reconnects and
+//!   balances (pick_first, round_robin, least requests); `health`, `reflection`, calls by name with JSON (`dynamic`);
+//!   `Web` (binary and text) and `Connect` over any transport; tower services both ways.
+//! - **What is not done**: servers; xDS, weighted balancing, balancing by health, service configs from DNS; retries of a
+//!   stream of which something was taken; JSON transcoding (`google.api.http`); Connect by GET; a [`Channel`] is HTTP/2 alone
+//!   (a connection of HTTP/3 is a [`Transport`] by itself).
+//! - **Tested against**: grpcio (Python), grpc-js and connect-node (JavaScript) with the interop cases of the gRPC project, in
+//!   cleartext and over TLS, by gRPC, gRPC-Web and Connect; the server halves of the h2 and h3 crates, with the probes for
+//!   compressed requests; a server's bytes cut, stalled and garbled at every place.
+//! - **Security**: a length is checked before there is room for it, and an inflated message has the same bound; reserved names
+//!   can't be sent as metadata; secrets stay out of logs and of header compression; reflection is bounded in files and bytes.
+//!
+//! Errors are [`portolan_core::Error`]; how a call ended by gRPC's reckoning is [`Status::of`] it, whoever ended it.
+//!
+//! ```no_run
+//! use portolan_core::{Connector, Result};
+//! use portolan_grpc::{Client, Code, Json, Method, Status};
+//! use serde_json::{Value, json};
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<()> {
+//! let client = Client::connect(&Connector::default(), "https://shop.example").await?;
+//! let count = Method::new("/shop.Stock/Count", Json::<Value, Value>::new())?;
+//! match client.unary(&count, &json!({"item": "tea"})).metadata("x-tenant", "a").timeout(Duration::from_secs(2)).await {
+//!     Ok(reply) => println!("{} {:?}", reply.message(), reply.trailers()),
+//!     Err(error) if Status::of(&error).code() == Code::NotFound => println!("no tea"),
+//!     Err(error) => return Err(error),
+//! }
+//!
+//! let chat = Method::new("/shop.Desk/Chat", Json::<Value, Value>::new())?;
+//! let mut call = client.duplex(&chat).await?;
+//! call.send(&json!({"say": "hello"})).await?;
+//! while let Some(said) = call.message().await? {
+//!     call.send(&json!({"heard": said})).await?;
+//! }
+//! # Ok(()) }
+//! ```
 
 mod body;
 mod call;

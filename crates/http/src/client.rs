@@ -148,6 +148,11 @@ impl Client {
         &self.pool().manager().connector
     }
 
+    /// Which version is used, unless a request says otherwise.
+    pub fn version(&self) -> Version {
+        self.0.settings.version
+    }
+
     /// What the pool has done and holds.
     pub fn metrics(&self) -> Metrics {
         self.0.pool.metrics()

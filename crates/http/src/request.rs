@@ -112,6 +112,16 @@ impl Request {
         self.parts.extensions.insert(portolan_http3::ext::Protocol::new(name));
     }
 
+    /// Bounds by phase: see [`RequestBuilder::timeouts`].
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.options.timeouts = timeouts.over(&self.options.timeouts);
+    }
+
+    /// Which version it is sent by.
+    pub fn set_version(&mut self, version: Version) {
+        self.options.more().version = Some(version);
+    }
+
     /// The same request once more, if its body can be had once more.
     pub fn try_clone(&self) -> Option<Self> {
         let body = self.body.try_clone()?;

@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use portolan_core::{ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Result, Tls, clock};
+use portolan_core::{Connector, Datagram, Endpoint, Error, Kind, Phase, Result, Tls, clock};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectError, ConnectionError, EndpointConfig, TokioRuntime};
 
-use crate::connection::{Connection, begin, tls_info};
+use crate::connection::{Connection, Early, begin, tls_info};
 use crate::handle::SendRequest;
 use crate::options::Options;
 use crate::proto::failure::PROTOCOL;
@@ -18,6 +18,8 @@ pub const ALPN: &[u8] = b"h3";
 
 /// Where QUIC sends to when only the relay knows the address: one that is nobody's (RFC 5737).
 pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Addresses tried one after the other. Each may cost the time of an attempt.
+const MAX_ADDRESSES: usize = 4;
 /// TLS alerts as QUIC carries them (RFC 9001 4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
@@ -44,51 +46,83 @@ pub async fn connect_as(
     })
 }
 
+/// Tries the address that the connector chooses, then the others that the name has. Through hops the choice is theirs.
 async fn dial(connector: &Connector, to: &Endpoint, name: &str, options: Options) -> Result<(SendRequest, Connection)> {
-    let began = clock::now();
     let mut config = ClientConfig::new(Arc::new(tls_config(connector.tls(), options.early_data)?));
     config.transport_config(Arc::new(options.to_plain_transport()?));
+    let began = clock::now();
     let datagram = connector.datagram(to).await?;
-    let mut info = datagram.info().clone();
-    let peer = datagram.peer().and_then(Endpoint::socket_addr);
-    let peer = peer.unwrap_or_else(|| SocketAddr::new(NOBODY.into(), to.port()));
-    let socket = Socket::new(datagram, peer);
-    let endpoint = quinn::Endpoint::new_with_abstract_socket(
-        EndpointConfig::default(),
-        None,
-        Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
-        Arc::new(TokioRuntime),
-    )
-    .map_err(|error| Error::io(Phase::Setup, error))?;
-    let connecting = endpoint.connect_with(config, peer, name).map_err(refused)?;
-    let handshake = clock::now();
-    let connecting = if options.early_data {
-        match connecting.into_0rtt() {
-            Ok((quic, accepted)) => {
-                info.timings.total = began.elapsed();
-                // It would be hard to say when; the first answer proves as much as a handshake.
-                socket.established();
-                return begin(quic, Some(endpoint), options, info, Some(accepted));
-            }
-            Err(connecting) => connecting,
-        }
-    } else {
-        connecting
+    let direct = datagram.info().hops.is_empty() && to.name().is_some();
+    let tried = datagram.peer().and_then(Endpoint::socket_addr).filter(|_| direct);
+    let mut way = Way { connector, to, name, options, config, began, attempts: 1 };
+    let (error, tried) = match (way.attempt(datagram).await, tried) {
+        (Err(error), Some(tried)) if may_try_next(&error) => (error, tried),
+        (result, _) => return result,
     };
-    // One address is tried, so the bound of one attempt holds.
-    let quic = clock::within(connector.timeouts().attempt_limit(), Phase::Connect, async {
-        connecting.await.map_err(|error| failed(error, &socket))
-    })
-    .await?;
-    socket.established();
-    complete(&mut info, &quic, handshake, began);
-    begin(quic, Some(endpoint), options, info, None)
+    let others = connector.resolve(to).await.unwrap_or_default();
+    for other in others.into_iter().filter(|other| *other != tried).take(MAX_ADDRESSES - 1) {
+        way.attempts += 1;
+        match way.attempt(connector.datagram(&other.into()).await?).await {
+            Err(error) if may_try_next(&error) => {}
+            result => return result,
+        }
+    }
+    Err(error)
 }
 
-fn complete(info: &mut ConnectionInfo, quic: &quinn::Connection, handshake: clock::Instant, began: clock::Instant) {
-    info.tls = Some(tls_info(quic));
-    info.timings.tls = Some(handshake.elapsed());
-    info.timings.total = began.elapsed();
+/// Whether another address may do better: this one gave no answer.
+fn may_try_next(error: &Error) -> bool {
+    error.phase() == Some(Phase::Connect) && matches!(error.kind(), Kind::Connect | Kind::Timeout)
+}
+
+/// All that attempts at one peer have in common.
+struct Way<'a> {
+    connector: &'a Connector,
+    to: &'a Endpoint,
+    name: &'a str,
+    options: Options,
+    config: ClientConfig,
+    began: clock::Instant,
+    attempts: u32,
+}
+
+impl Way<'_> {
+    async fn attempt(&self, datagram: Datagram) -> Result<(SendRequest, Connection)> {
+        let mut info = datagram.info().clone();
+        info.attempts = self.attempts;
+        let peer = datagram.peer().and_then(Endpoint::socket_addr);
+        let peer = peer.unwrap_or_else(|| SocketAddr::new(NOBODY.into(), self.to.port()));
+        let socket = Socket::new(datagram, peer);
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            EndpointConfig::default(),
+            None,
+            Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(|error| Error::io(Phase::Setup, error))?;
+        let connecting = endpoint.connect_with(self.config.clone(), peer, self.name).map_err(refused)?;
+        let handshake = clock::now();
+        let connecting = if self.options.early_data {
+            match connecting.into_0rtt() {
+                Ok((quic, accepted)) => {
+                    info.timings.total = self.began.elapsed();
+                    let early = Early { accepted, socket: Some(socket) };
+                    return begin(quic, Some(endpoint), self.options.clone(), info, Some(early));
+                }
+                Err(connecting) => connecting,
+            }
+        } else {
+            connecting
+        };
+        let limit = self.connector.timeouts().attempt_limit();
+        let handshaken = async { connecting.await.map_err(|error| failed(error, &socket)) };
+        let quic = clock::within(limit, Phase::Connect, handshaken).await?;
+        socket.established();
+        info.tls = Some(tls_info(&quic));
+        info.timings.tls = Some(handshake.elapsed());
+        info.timings.total = self.began.elapsed();
+        begin(quic, Some(endpoint), self.options.clone(), info, None)
+    }
 }
 
 pub(crate) fn tls_config(tls: &Tls, early_data: bool) -> Result<QuicClientConfig> {

@@ -17,6 +17,7 @@ use crate::proto::Violation;
 use crate::proto::code::Code;
 use crate::proto::failure::Failure;
 use crate::shared::{Critical, Shared, Task};
+use crate::socket::Socket;
 use crate::uni::Seen;
 use crate::{critical, datagrams, uni};
 
@@ -43,7 +44,13 @@ pub fn handshake_early(
     let mut info = ConnectionInfo::default();
     info.peer = Some(quic.remote_address());
     info.attempts = 1;
-    begin(quic, None, options, info, Some(accepted))
+    begin(quic, None, options, info, Some(Early { accepted, socket: None }))
+}
+
+/// A handshake that is still going on.
+pub(crate) struct Early {
+    pub(crate) accepted: ZeroRttAccepted,
+    pub(crate) socket: Option<Arc<Socket>>,
 }
 
 pub(crate) fn begin(
@@ -51,7 +58,7 @@ pub(crate) fn begin(
     endpoint: Option<quinn::Endpoint>,
     options: Options,
     info: ConnectionInfo,
-    early: Option<ZeroRttAccepted>,
+    early: Option<Early>,
 ) -> Result<(SendRequest, Connection)> {
     let checked = options.checked()?;
     if early.is_none() {
@@ -110,10 +117,13 @@ async fn accept(shared: Arc<Shared>) {
 }
 
 /// Waits until the server has taken the early data or not.
-async fn settle(shared: Arc<Shared>, early: ZeroRttAccepted) {
-    let accepted = early.await;
+async fn settle(shared: Arc<Shared>, early: Early) {
+    let accepted = early.accepted.await;
     if shared.quic.close_reason().is_some() {
         return;
+    }
+    if let Some(socket) = early.socket {
+        socket.established();
     }
     {
         let mut info = shared.info.lock().unwrap_or_else(PoisonError::into_inner);

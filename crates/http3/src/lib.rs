@@ -6,7 +6,8 @@
 //!   the dynamic table both ways, the peer's MAX_FIELD_SECTION_SIZE, GOAWAY and H3_REQUEST_REJECTED as exact
 //!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297), early data on
 //!   request, going over to another way ([`SendRequest::rebind`]).
-//! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, racing addresses,
+//! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, racing addresses
+//!   (they are tried in turn),
 //!   segmentation offload and path MTU discovery over the connector's datagrams, multipath, QUIC v2. What TLS agreed on is
 //!   known but for the cipher suite and the group, which `quinn` doesn't tell.
 //! - **Tested against**: a scripted peer that breaks the rules, the h3 crate's server, aioquic, Caddy.

@@ -112,7 +112,7 @@ fn on_settings(shared: &Shared, payload: &[u8]) -> Result<(), Violation> {
 
 /// GOAWAY (RFC 9114 5.2): streams of this id and above were not processed. It may come again, and never with a higher id.
 fn on_goaway(shared: &Shared, id: u64) -> Result<(), Violation> {
-    if id % 4 != 0 {
+    if !id.is_multiple_of(4) {
         return Err(Violation::new(Code::ID_ERROR, "GOAWAY with an id that is not a request's"));
     }
     let goaway = GoAway { id };

@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 {
     admin off
     auto_https off
+    skip_install_trust
     servers {
         protocols h1 h2 h3
     }
@@ -91,5 +92,5 @@ async fn caddy_answers_downloads_uploads_and_many_at_once() {
     }
     drop(client);
     driver.await.unwrap().unwrap();
-    record("http3", "real", "Caddy 2.6", "quic-go", 303);
+    record("http3", "peer", "Caddy 2.6", "quic-go", 303);
 }

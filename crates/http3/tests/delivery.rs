@@ -252,3 +252,74 @@ async fn a_stream_that_fails_fails_alone() {
     let body = survivor.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "alive");
 }
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_an_upload_that_is_not_wanted_is_read() {
+    let (client, _driver, mut peer) = pair(Options::new(), &[]).await;
+    let endless = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; 16 << 10]))));
+    let request = Request::post("https://localhost/upload").body(StreamBody::new(endless)).unwrap();
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.send(request).await.unwrap().into_body().collect().await.unwrap().to_bytes() }
+    });
+    let mut stream = peer.request().await;
+    stream.recv.stop(0x100u32.into()).unwrap();
+    stream.answer(b"enough").await;
+    assert_eq!(call.await.unwrap(), "enough");
+    while client.status().active > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_back_the_upload() {
+    let (client, _driver, mut peer) = pair(Options::new().send_window(256 << 10), &[]).await;
+    let pulled = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&pulled);
+    let endless = futures_util::stream::repeat_with(move || {
+        counted.fetch_add(16, std::sync::atomic::Ordering::Relaxed);
+        Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; 16 << 10])))
+    });
+    let request = Request::post("https://localhost/upload").body(StreamBody::new(endless)).unwrap();
+    let upload = tokio::spawn({
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    let _stream = peer.request().await;
+    // The peer grants 1.25 MB and reads nothing; what could go on would go on while others come and go.
+    for _ in 0..50 {
+        let other = call(&client, "/other");
+        peer.request().await.answer(b"").await;
+        drop(other.await.unwrap().unwrap());
+    }
+    let asked = pulled.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((64..2048).contains(&asked), "{asked} KiB were asked for");
+    upload.abort();
+    let next = call(&client, "/next");
+    peer.request().await.answer(b"fine").await;
+    assert_eq!(next.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_request_given_up_in_the_queue_leaves_no_trace() {
+    let (client, _driver, mut peer) = pair(Options::new().max_streams(1).max_waiting(1), &[]).await;
+    let first = call(&client, "/first");
+    let mut stream = peer.request().await;
+    let waits = call(&client, "/waits");
+    while client.status().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!client.is_ready());
+    let error = client.send(get("/too-many")).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Limit, Delivery::NotSent));
+    waits.abort();
+    assert!(waits.await.unwrap_err().is_cancelled());
+    assert_eq!((client.status().waiting, client.status().active), (0, 1));
+    stream.answer(b"").await;
+    drop(first.await.unwrap().unwrap());
+    let next = call(&client, "/next");
+    let mut stream = peer.request().await;
+    assert!(stream.fields.contains(&(":path".to_owned(), "/next".to_owned())));
+    stream.answer(b"").await;
+    assert_eq!(next.await.unwrap().unwrap().status(), 200);
+}

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
-use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind, Phase, Roots, Timeouts, Tls};
-use portolan_http3::{Event, Options, connect};
+use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind, Phase, Resolver, Roots, Timeouts, Tls};
+use portolan_http3::{Event, Options, connect, connect_as};
 use portolan_testbed::Certs;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,6 +64,21 @@ async fn nobody_there_is_told_at_once() {
     );
     assert!(error.is_refused(), "{error:?}");
     assert!(portolan_pool::may_fall_back(&error));
+}
+
+#[tokio::test]
+async fn another_address_of_the_name_is_tried_when_one_gives_no_answer() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"h3")));
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let addresses: [std::net::IpAddr; 2] = ["127.0.0.77".parse().unwrap(), addr.ip()];
+    let resolver = Resolver::system().with_override("two.test", addresses);
+    let net = Connector::builder().tls(tls).resolver(resolver).build().unwrap();
+    let to = Endpoint::new("two.test", addr.port()).unwrap();
+    let (client, connection) = connect_as(&net, &to, "localhost", Options::new()).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(body(&client, "/x").await, "/x");
+    assert_eq!((client.info().attempts, client.info().peer), (2, Some(addr)));
 }
 
 #[tokio::test]

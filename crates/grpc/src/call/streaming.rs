@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -128,8 +127,8 @@ where
 
 impl Inbound {
     /// Makes the call and waits until it is answered.
-    pub(crate) async fn open<T: Transport>(plan: Arc<Plan<T>>, content: Content) -> Result<Self> {
-        let mut inbound = Self::new(&plan, Source::Over, None);
+    pub(crate) async fn open<T: Transport>(plan: &Plan<T>, content: Content) -> Result<Self> {
+        let mut inbound = Self::new(plan, Source::Over, None);
         match Deadline::bound(plan.deadline, plan.open(content)).await {
             Ok(opened) => inbound.accept(boxed(opened)),
             Err(error) => {
@@ -141,13 +140,11 @@ impl Inbound {
     }
 
     /// Makes the call, and lets the caller send before it is answered: a task of its own brings it so far.
-    pub(crate) fn begin<T: Transport>(plan: Arc<Plan<T>>, mut content: Content) -> Self {
-        let goes = content.take_goes();
-        let task = tokio::spawn({
-            let plan = Arc::clone(&plan);
-            async move { plan.open(content).await.map(boxed) }
-        });
-        Self::new(&plan, Source::Opening(Task(task)), goes)
+    pub(crate) fn begin<T: Transport>(plan: Plan<T>, mut content: Content) -> Self {
+        let mut inbound = Self::new(&plan, Source::Over, content.take_goes());
+        let task = tokio::spawn(async move { plan.open(content).await.map(boxed) });
+        inbound.source = Source::Opening(Task(task));
+        inbound
     }
 
     fn new<T>(plan: &Plan<T>, source: Source, goes: Option<Goes>) -> Self {

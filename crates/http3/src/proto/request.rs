@@ -18,6 +18,8 @@ use crate::ext::Protocol;
 const USUAL_SECTION: usize = 256;
 /// A frame's head of one byte and an integer of two.
 const SHORT_HEAD: usize = 3;
+/// [`frame::HEADERS`], as that byte.
+const HEADERS: u8 = 0x1;
 
 /// What goes into a HEADERS frame, all of it checked.
 #[derive(Debug)]
@@ -143,19 +145,14 @@ fn framed(encoder: &mut Encoder, stream: u64) -> Bytes {
     section.extend_from_slice(&[0; SHORT_HEAD]);
     encoder.end_section(stream, &mut section);
     let len = section.len().saturating_sub(SHORT_HEAD);
-    let mut head = BytesMut::with_capacity(16);
-    frame::put_head(frame::HEADERS, len, &mut head);
     // An integer may be written longer than it must (RFC 9000 16), so that the head's room is known beforehand.
-    if let ([kind, high, low], 0..0x4000) = (&head[..], len) {
-        let room = [*kind, *high, *low];
-        section[..SHORT_HEAD].copy_from_slice(&room);
+    if let (Ok(short @ 0..0x4000), Some(room)) = (u16::try_from(len), section.first_chunk_mut::<SHORT_HEAD>()) {
+        let [high, low] = (short | 0x4000).to_be_bytes();
+        *room = [HEADERS, high, low];
         return section.freeze();
     }
-    if let [kind, short] = &head[..] {
-        let room = [*kind, 0x40, *short];
-        section[..SHORT_HEAD].copy_from_slice(&room);
-        return section.freeze();
-    }
+    let mut head = BytesMut::with_capacity(SHORT_HEAD.saturating_add(section.len()).saturating_add(16));
+    frame::put_head(frame::HEADERS, len, &mut head);
     head.extend_from_slice(section.get(SHORT_HEAD..).unwrap_or_default());
     head.freeze()
 }
