@@ -41,6 +41,7 @@ mod datagrams;
 mod event;
 pub mod ext;
 mod handle;
+pub mod hop;
 mod options;
 mod proto;
 mod reading;

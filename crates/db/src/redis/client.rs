@@ -127,6 +127,11 @@ impl Client {
         self.current().is_some_and(|link| !link.mux.is_closed())
     }
 
+    /// Commands that wait for their replies, those included that nobody waits for any more.
+    pub(super) fn in_flight(&self) -> usize {
+        self.current().map_or(0, |link| link.mux.in_flight())
+    }
+
     async fn reply(&self, command: &Command) -> Result<Value> {
         let mut again = true;
         loop {

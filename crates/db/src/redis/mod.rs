@@ -5,7 +5,7 @@
 //! **What works**: RESP2 and RESP3; any command and typed ones; pipelines; transactions with `WATCH`; scripts by digest; publish
 //! and subscribe with subscriptions that survive a reconnect; ACL logins; Unix sockets; every hop of the connector. Clusters
 //! ([`ClusterClient`], `redis+cluster://`): slots and hash tags, `MOVED` and `ASK`, failovers, pipelines across nodes, reads
-//! from replicas.
+//! from replicas. Pools of exclusive connections ([`Sessions`]) for commands that block and for transactions.
 //!
 //! **What is not done**: Sentinel, client-side caching, streamed RESP3 types. In a cluster: commands over several slots (they
 //! are refused before a byte is sent), sharded publish and subscribe, `WATCH`, and `ASKING` within a transaction (it waits
@@ -38,6 +38,7 @@ mod options;
 mod pipeline;
 mod pubsub;
 mod script;
+mod session;
 mod types;
 
 pub use client::{Client, Watch};
@@ -47,8 +48,10 @@ pub use command::{All, Command, ToArgs};
 pub use commands::SetOptions;
 pub use options::Options;
 pub use pipeline::{Aborted, Pipeline, Replies};
+pub use portolan_pool::PoolOptions;
 pub use pubsub::{Event, Message, Subscriber};
 pub use script::Script;
+pub use session::{Manager, Session, Sessions};
 pub use types::{FromValue, NotByte, ServerError, Value};
 
 /// The port that the server listens on unless told otherwise.
