@@ -10,6 +10,7 @@
     reason = "tests fail by panicking, start processes and drive clients by hand"
 )]
 
+mod events;
 mod proxies;
 mod servers;
 
