@@ -3,7 +3,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! portolan = { version = "0.1", features = ["redis", "smtp"] }
+//! portolan = { version = "0.1", features = ["http", "redis"] }
 //! ```
 //!
 //! - Everything of [`core`] is at the top: [`Connector`], [`Policy`], [`Hop`], [`Tls`], [`Error`] and their neighbours.
@@ -74,7 +74,7 @@ pub use portolan_mail::smtp;
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.
-#[cfg(all(doctest, feature = "dns", feature = "redis", feature = "smtp"))]
+#[cfg(all(doctest, feature = "dns", feature = "http", feature = "redis", feature = "smtp"))]
 #[doc = include_str!("../../../README.md")]
 #[derive(Debug)]
 pub struct Readme;
