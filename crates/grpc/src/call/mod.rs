@@ -258,7 +258,7 @@ impl<T: Transport, C: Codec> IntoFuture for Call<T, C, DuplexCall> {
         let mut call = self;
         Box::pin(async move {
             call.ready().await?;
-            let (sender, upload) = Sender::new(call.outbound());
+            let (sender, upload) = Sender::new(call.outbound(), call.plan.deadline);
             let inbound = Inbound::begin(call.plan, upload.into());
             Ok(Duplex::new(sender, Streaming::new(inbound, call.codec)))
         })
