@@ -43,6 +43,7 @@ pub mod ext;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+pub mod hop;
 mod options;
 mod proto;
 mod reading;
