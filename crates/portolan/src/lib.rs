@@ -63,12 +63,12 @@ pub use portolan_http1 as http1;
 pub use portolan_http2 as http2;
 #[cfg(feature = "http3")]
 pub use portolan_http3 as http3;
+#[cfg(feature = "smtp")]
+pub use portolan_mail::smtp;
 #[cfg(feature = "sse")]
 pub use portolan_sse as sse;
 #[cfg(feature = "websocket")]
 pub use portolan_websocket as websocket;
-#[cfg(feature = "smtp")]
-pub use portolan_mail::smtp;
 // end: xtask sync
 
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};

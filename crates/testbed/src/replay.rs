@@ -136,10 +136,10 @@ impl Tape {
     async fn play_again<F: Future<Output = Result<(), Error>>>(
         self,
         fault: Fault,
-        client: impl Fn(SocketAddr) -> F,
+        client: impl FnOnce(SocketAddr) -> F + Clone,
     ) -> Result<(), Error> {
         for _ in 1..TRIES {
-            let result = self.clone().play(fault, &client).await;
+            let result = self.clone().play(fault, client.clone()).await;
             let slow = matches!(fault, Fault::Split | Fault::Cut(_)) && result.as_ref().is_err_and(Error::is_timeout);
             if !slow {
                 return result;
