@@ -1,55 +1,23 @@
 //! HTTP/2 as a whole: the frames have no decoder apart from the connection that they change.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use portolan_core::Kind;
 use portolan_http2::{Options, handshake};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tape::Tape;
 
 /// More than this is not read of a body.
 const BODY: usize = 1 << 20;
-
-/// The server's bytes in pieces, then its end; what the client says goes nowhere.
-struct Tape<'a> {
-    left: &'a [u8],
-    piece: usize,
-}
-
-impl AsyncRead for Tape<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let n = self.piece.min(self.left.len()).min(buf.remaining());
-        let (now, later) = self.left.split_at(n);
-        buf.put_slice(now);
-        self.left = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Tape<'_> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 /// One request against a server that says this and closes. Whatever it says, request and connection end, at once and
 /// alike however the bytes were cut.
 pub fn fuzzed_http2(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime can be made");
-    let outcomes = [data.len().max(1), 7].map(|piece| runtime.block_on(exchange(Tape { left: data, piece })));
+    let outcomes = [data.len().max(1), 7].map(|piece| runtime.block_on(exchange(Tape::new(data, piece))));
     assert_eq!(outcomes[0], outcomes[1], "the same bytes end alike: {}", data.escape_ascii());
 }
 
@@ -77,7 +45,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_real_server_said_is_a_whole_answer() {
-        let said = |left: &'static [u8]| Tape { left, piece: 5 };
+        let said = |left: &'static [u8]| Tape::new(left, 5);
         assert_eq!(exchange(said(include_bytes!("../seeds/http2/nghttpd_page"))).await, Ok((200, 19)));
         assert_eq!(exchange(said(include_bytes!("../seeds/http2/nghttpd_missing"))).await.unwrap().0, 404);
     }

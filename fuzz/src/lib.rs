@@ -5,6 +5,9 @@
 //! `cargo +nightly fuzz run redis seeds/redis` looks for more; `cargo test --lib` runs every body on its seeds and their
 //! mutations, on any toolchain.
 
+use portolan_grpc::Frames;
+use portolan_websocket::Role;
+use portolan_websocket::codec::{Decoder, Limits};
 use portolan_wire::{LineRule, Lines, laws};
 
 laws::install!();
@@ -54,18 +57,35 @@ macro_rules! free {
 }
 
 mod compression;
+mod http1;
 mod http2;
+mod http3;
 mod notation;
+mod tape;
 mod targets;
 
 pub use compression::{fuzzed_hpack, fuzzed_qpack};
+pub use http1::fuzzed_http1;
 pub use http2::fuzzed_http2;
+pub use http3::fuzzed_http3;
 pub use notation::{fuzzed_ber, fuzzed_xdr};
 pub use targets::*;
 
 /// Lines as most text protocols have them.
 pub fn fuzzed_lines() -> Lines {
     Lines::new("fuzz", LineRule::Lenient, 512)
+}
+
+/// A client's side of WebSocket, without compression: what inflates has a bound of its own, tested in its crate.
+pub fn fuzzed_websocket_decoder() -> Decoder {
+    let mut limits = Limits::default();
+    (limits.frame, limits.message) = (1 << 20, 1 << 20);
+    Decoder::new(Role::Client, limits, None)
+}
+
+/// Messages of gRPC.
+pub fn fuzzed_grpc_frames() -> Frames {
+    Frames::new(1 << 20)
 }
 
 #[cfg(test)]

@@ -11,4 +11,9 @@ crate::targets! {
     free hpack = crate::fuzzed_hpack;
     free qpack = crate::fuzzed_qpack;
     free http2 = crate::fuzzed_http2;
+    free http1 = crate::fuzzed_http1;
+    codec websocket = crate::fuzzed_websocket_decoder;
+    codec sse = portolan_sse::Decoder::default;
+    codec grpc = crate::fuzzed_grpc_frames;
+    free http3 = crate::fuzzed_http3;
 }

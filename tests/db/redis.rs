@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use portolan_core::{Connector, Credentials, Delivery, Endpoint, Kind, Phase, Roots, Timeouts, Tls};
-use portolan_db::redis::{Client, Command, Event, Options, Pipeline, Script, ServerError, SetOptions, Value};
+use portolan_db::redis::{
+    Client, Command, Event, Options, Pipeline, PoolOptions, Script, ServerError, Sessions, SetOptions, Value,
+};
 use portolan_testbed::{Certs, Server, Service, Tape, free_port, record};
 
 struct Redis {
@@ -287,4 +289,53 @@ async fn every_fault_of_the_conversation_ends_in_a_typed_error() {
     let outcome = tape.replay(tape.len(), session).await;
     assert!(outcome.runs > 500 && outcome.failed > 50, "{outcome:?}");
     record("redis", "faults", "redis-server", "plain", outcome.runs as u64);
+}
+
+#[tokio::test]
+async fn sessions_are_pooled_only_as_clean_as_they_came() {
+    let Some(redis) = start(&[]) else { return };
+    let client = redis.client().await;
+    let sessions = Sessions::new(&Connector::default(), redis.options(), PoolOptions::default().per_key(2));
+    let opened = || sessions.pool().metrics().opened;
+    // One is used again, and a transaction leaves nothing behind.
+    for round in 0..3_i64 {
+        let session = sessions.acquire().await.unwrap();
+        session.watch(&["stock"]).await.unwrap();
+        let stock: Option<i64> = session.get("stock").await.unwrap();
+        assert_eq!(stock.unwrap_or(0), round);
+        let take = Pipeline::new().with(Command::new("SET").arg("stock").arg(round + 1));
+        assert!(session.exec(take).await.unwrap().is_some());
+    }
+    assert_eq!(opened(), 1);
+    // A watched key that somebody changes ends the transaction, not the session.
+    let session = sessions.acquire().await.unwrap();
+    session.watch(&["stock"]).await.unwrap();
+    client.set("stock", 9).await.unwrap();
+    assert!(session.exec(Pipeline::new().with(Command::new("INCR").arg("stock"))).await.unwrap().is_none());
+    drop(session);
+    assert_eq!((sessions.run::<i64>(&Command::new("GET").arg("stock")).await.unwrap(), opened()), (9, 1));
+    // A watch without its end, and a changed database, do not go back.
+    for command in [Command::new("WATCH").arg("stock"), Command::new("SELECT").arg(3), Command::new("MULTI")] {
+        let before = opened();
+        sessions.run::<()>(&command).await.unwrap();
+        assert_eq!(sessions.run::<i64>(&Command::new("GET").arg("stock")).await.unwrap(), 9, "{command:?}");
+        assert_eq!(opened(), before + 1, "{command:?}");
+    }
+    // A blocking call that is given up takes no element any more.
+    let pop = Command::new("BLPOP").arg("jobs").arg(0);
+    assert!(tokio::time::timeout(Duration::from_millis(50), sessions.run::<Value>(&pop)).await.is_err());
+    let blocked = || async {
+        let text = client.info_text(Some("clients")).await.unwrap();
+        text.lines().any(|line| line == "blocked_clients:1")
+    };
+    while blocked().await {
+        tokio::task::yield_now().await;
+    }
+    client.rpush("jobs", &["one"]).await.unwrap();
+    assert_eq!(sessions.run::<(String, String)>(&pop).await.unwrap().1, "one");
+    // A session that the server has ended is replaced, and the command run all the same.
+    let before = opened();
+    client.run::<()>(&Command::new("CLIENT KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes")).await.unwrap();
+    assert_eq!(sessions.run::<i64>(&Command::new("GET").arg("stock")).await.unwrap(), 9);
+    assert_eq!(opened(), before + 1);
 }

@@ -1,4 +1,4 @@
-//! Hops against the proxies that people run: squid, tinyproxy, nghttpx, dante, microsocks, OpenSSH; what rides through them is Redis.
+//! Hops against the proxies that people run: squid, tinyproxy, nghttpx, aioquic, dante, microsocks, OpenSSH; what rides through them is Redis.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,6 +9,7 @@
 )]
 
 mod h2;
+mod h3;
 mod ssh;
 
 use std::net::SocketAddr;

@@ -5,11 +5,13 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::cognitive_complexity,
     clippy::large_futures,
     clippy::print_stdout,
     reason = "tests fail by panicking, start processes and drive clients by hand"
 )]
 
+mod events;
 mod proxies;
 mod servers;
 

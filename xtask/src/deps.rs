@@ -9,6 +9,9 @@ use crate::run::{cargo, output};
 /// The engines of other protocols, which no small protocol may bring along.
 const FOREIGN: &[&str] = &["quinn", "quinn-proto", "h2", "h3", "hyper", "reqwest", "portolan-http2", "hickory-proto"];
 
+/// The features that are made of these engines.
+const OVER_HTTP: &[&str] = &["http", "http2", "http3", "websocket", "sse", "grpc"];
+
 /// Prints the count, and fails if something foreign is among them.
 pub(crate) fn run(root: &Path, feature: &str) -> Outcome {
     let crates = crates(root, feature)?;
@@ -35,7 +38,7 @@ fn crates(root: &Path, feature: &str) -> Outcome<BTreeSet<String>> {
 
 fn foreign<'a>(crates: &'a BTreeSet<String>, feature: &str) -> Vec<&'a str> {
     let name = |text: &'a String| text.split(' ').next().unwrap_or_default();
-    let own = |name: &str| feature == "dns" && name == "hickory-proto";
+    let own = |name: &str| (feature == "dns" && name == "hickory-proto") || OVER_HTTP.contains(&feature);
     crates.iter().map(name).filter(|name| FOREIGN.contains(name) && !own(name)).collect()
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::record::target;
 use crate::run::{cargo, output, run as execute};
-use crate::table::Table;
+use crate::table::{Table, folder};
 use crate::{Outcome, check, read, sync};
 
 /// What a new protocol uses; a family that has it as optional gets it switched on by the feature.
@@ -15,8 +15,8 @@ const USES: &[&str] = &["bytes", "portolan-wire", "tokio"];
 /// Writes the row, the module, the tests, the seeds, the example, and then what follows from the row.
 pub(crate) fn run(root: &Path, family: &str, name: &str, small: bool) -> Outcome {
     let table = Table::load(root)?;
-    let Some(place) = table.family.get(family).filter(|_| family != "core") else {
-        let known: Vec<&str> = table.families().map(|(name, _)| name.as_str()).collect();
+    let Some((_, package)) = table.family_crates().find(|(name, _)| *name == family) else {
+        let known: Vec<&str> = table.family_crates().map(|(name, _)| name.as_str()).collect();
         return Err(format!(
             "no family {family}: {} (docs/ADDING-A-PROTOCOL.md says how to begin a new one)",
             known.join(", ")
@@ -30,7 +30,7 @@ pub(crate) fn run(root: &Path, family: &str, name: &str, small: bool) -> Outcome
     if table.protocols.iter().any(|row| row.name == name) {
         return Err(format!("{name} has a row already"));
     }
-    let new = New { root, family, package: &place.package, path: &place.path, name, module: name.replace('-', "_") };
+    let new = New { root, family, package, path: folder(package), name, module: name.replace('-', "_") };
     new.sources(small)?;
     new.manifest()?;
     new.suite()?;
@@ -75,7 +75,7 @@ struct New<'a> {
     root: &'a Path,
     family: &'a str,
     package: &'a str,
-    path: &'a str,
+    path: String,
     name: &'a str,
     module: String,
 }
@@ -121,7 +121,7 @@ impl New<'_> {
             include_str!("../templates/client_body.txt"),
             include_str!("../templates/tests_body.txt"),
         );
-        let src = self.root.join(self.path).join("src");
+        let src = self.root.join(&self.path).join("src");
         if small {
             let header: String =
                 header.lines().take_while(|line| line.starts_with("//!")).flat_map(|line| [line, "\n"]).collect();
@@ -207,7 +207,7 @@ impl New<'_> {
     }
 
     fn row(&self) -> Outcome {
-        let family_manifest = read(&self.root.join(self.path).join("Cargo.toml"))?;
+        let family_manifest = read(&self.root.join(&self.path).join("Cargo.toml"))?;
         let optional = USES.iter().filter(|used| {
             family_manifest
                 .lines()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::markers;
 use crate::run::filter;
-use crate::table::{Decoder, DecoderKind, Family, Protocol, Table};
+use crate::table::{Decoder, DecoderKind, Protocol, Table, folder, library};
 use crate::{Outcome, read};
 
 /// Writes what differs, or with `check` fails with its list.
@@ -41,9 +41,9 @@ fn outputs(root: &Path, table: &Table) -> Outcome<Vec<(PathBuf, String)>> {
         out.push((path, new));
         Ok(())
     };
-    for (name, family) in table.families() {
+    for (name, package) in table.family_crates() {
         let rows = table.of(name);
-        let dir = root.join(&family.path);
+        let dir = root.join(folder(package));
         between(dir.join("Cargo.toml"), &family_features(&rows))?;
         between(dir.join("src/lib.rs"), &modules(&rows))?;
     }
@@ -86,10 +86,18 @@ fn umbrella_features(table: &Table) -> String {
     for (name, family) in table.families() {
         let rows = table.of(name);
         for row in &rows {
-            let (crate_name, feature) = (&family.package, &row.name);
-            let _ = writeln!(out, "## {}.\n{feature} = [\"dep:{crate_name}\", \"{crate_name}/{feature}\"]", row.title);
+            let (package, feature) = (table.package(row), &row.name);
+            let mut on = vec![format!("dep:{package}")];
+            if row.is_crate() {
+                on.extend(row.needs.iter().cloned());
+            } else {
+                on.push(format!("{package}/{feature}"));
+            }
+            let on: Vec<String> = on.iter().map(|item| format!("{item:?}")).collect();
+            let _ = writeln!(out, "## {}.\n{feature} = [{}]", row.title, on.join(", "));
         }
-        let names: Vec<String> = rows.iter().map(|row| format!("{:?}", row.name)).collect();
+        let names: Vec<String> =
+            rows.iter().map(|row| &row.name).chain(&family.also).map(|name| format!("{name:?}")).collect();
         let _ = writeln!(out, "## Family: {}.\nall-{name} = [{}]", family.title.to_lowercase(), names.join(", "));
         all.push(format!("\"all-{name}\""));
     }
@@ -111,14 +119,17 @@ fn features_table(manifest: &str) -> String {
 }
 
 fn reexports(table: &Table) -> String {
-    let mut out = String::new();
-    for (name, family) in table.families() {
+    let mut lines = Vec::new();
+    for (name, _) in table.families() {
         for row in table.of(name) {
-            let library = family.package.replace('-', "_");
-            let _ = writeln!(out, "#[cfg(feature = {:?})]\npub use {library}::{};", row.name, row.module());
+            let (library, module) = (library(table.package(row)), row.module());
+            let path = if row.is_crate() { format!("{library} as {module}") } else { format!("{library}::{module}") };
+            lines.push((path, &row.name));
         }
     }
-    out
+    // In rustfmt's order.
+    lines.sort();
+    lines.iter().map(|(path, name)| format!("#[cfg(feature = {name:?})]\npub use {path};\n")).collect()
 }
 
 fn readme_table(table: &Table) -> String {
@@ -146,8 +157,7 @@ fn rows(table: &Table) -> String {
          use crate::registry::{Protocol, Status, TlsForm, Transport};\n\npub(crate) static ROWS: &[Protocol] = &[\n",
     );
     for row in table.ordered() {
-        let family: Option<&Family> = table.family.get(&row.family);
-        let package = family.map_or("", |family| family.package.as_str());
+        let package = table.package(row);
         let _ = writeln!(
             out,
             "Protocol {{ name: {:?}, title: {:?}, family: {:?}, package: {package:?}, schemes: &{:?}, port: {:?}, \
@@ -171,14 +181,14 @@ fn rows(table: &Table) -> String {
 /// The families that have decoders, with what holds them, and a binary for each target.
 fn fuzz_manifest(table: &Table) -> String {
     let mut out = String::new();
-    for (_, family) in table.families() {
-        let own = table.decoders.iter().filter(|decoder| decoder.package == family.package);
+    for (_, name) in table.family_crates() {
+        let own = table.decoders.iter().filter(|decoder| decoder.package == name);
         // The first part of the entry is the module, and so the feature.
         let features: BTreeSet<String> =
             own.filter_map(|decoder| decoder.entry.split("::").next()).map(|name| name.replace('_', "-")).collect();
         if !features.is_empty() {
             let features: Vec<String> = features.iter().map(|name| format!("{name:?}")).collect();
-            let (name, path, features) = (&family.package, &family.path, features.join(", "));
+            let (path, features) = (folder(name), features.join(", "));
             let _ = writeln!(out, "[dependencies.{name}]\npath = \"../{path}\"\nfeatures = [{features}]\n");
         }
     }

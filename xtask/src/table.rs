@@ -20,14 +20,16 @@ pub(crate) struct Table {
     pub(crate) decoders: Vec<Decoder>,
 }
 
-/// A crate of protocols.
+/// Protocols that belong together: modules of one crate, or crates of their own.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Family {
     #[serde(rename = "crate")]
-    pub(crate) package: String,
-    pub(crate) path: String,
+    pub(crate) package: Option<String>,
     pub(crate) title: String,
+    /// Features of the umbrella, written by hand, that belong to it and are no protocols.
+    #[serde(default)]
+    pub(crate) also: Vec<String>,
 }
 
 /// A row.
@@ -42,8 +44,13 @@ pub(crate) struct Protocol {
     pub(crate) transport: Transport,
     pub(crate) tls: TlsForm,
     pub(crate) spec: String,
+    /// Its own crate, where the family has none.
+    #[serde(rename = "crate")]
+    pub(crate) package: Option<String>,
     #[serde(default)]
     pub(crate) needs: Vec<String>,
+    /// The module whose tests hold its decoder to the laws, where it isn't the one of its name.
+    pub(crate) laws: Option<String>,
     pub(crate) example: Option<String>,
     pub(crate) status: Status,
     pub(crate) install: Vec<String>,
@@ -105,6 +112,16 @@ impl Protocol {
         self.name.replace('-', "_")
     }
 
+    /// The module whose tests hold its decoder to the laws.
+    pub(crate) fn laws(&self) -> String {
+        self.laws.clone().unwrap_or_else(|| self.module())
+    }
+
+    /// Whether it is a crate, not a module of its family's.
+    pub(crate) fn is_crate(&self) -> bool {
+        self.package.is_some()
+    }
+
     pub(crate) fn port_text(&self) -> String {
         self.port.map_or_else(|| "-".to_owned(), |port| port.to_string())
     }
@@ -113,8 +130,18 @@ impl Protocol {
 impl Decoder {
     /// The crate's name in Rust.
     pub(crate) fn library(&self) -> String {
-        self.package.replace('-', "_")
+        library(&self.package)
     }
+}
+
+/// A crate's name in Rust.
+pub(crate) fn library(package: &str) -> String {
+    package.replace('-', "_")
+}
+
+/// The folder of a crate of this workspace.
+pub(crate) fn folder(package: &str) -> String {
+    format!("crates/{}", package.trim_start_matches("portolan-"))
 }
 
 impl Table {
@@ -125,6 +152,12 @@ impl Table {
         Ok(table)
     }
 
+    /// The crate that speaks a protocol.
+    pub(crate) fn package<'a>(&'a self, row: &'a Protocol) -> &'a str {
+        let family = || self.family.get(&row.family).and_then(|family| family.package.as_deref());
+        row.package.as_deref().or_else(family).unwrap_or_default()
+    }
+
     /// The rows of a family, in the order of their names.
     pub(crate) fn of<'a>(&'a self, family: &'a str) -> Vec<&'a Protocol> {
         let mut rows: Vec<_> = self.protocols.iter().filter(|row| row.family == family).collect();
@@ -132,9 +165,14 @@ impl Table {
         rows
     }
 
-    /// The families that are crates of their own.
+    /// The families whose rows are switched on by features: all but core.
     pub(crate) fn families(&self) -> impl Iterator<Item = (&String, &Family)> {
         self.family.iter().filter(|(name, _)| *name != "core")
+    }
+
+    /// Of these, the ones whose rows are modules of one crate: its name.
+    pub(crate) fn family_crates(&self) -> impl Iterator<Item = (&String, &str)> {
+        self.families().filter_map(|(name, family)| Some((name, family.package.as_deref()?)))
     }
 
     /// The rows family by family, core first.
@@ -154,11 +192,15 @@ impl Table {
             if !names.insert(&row.name) {
                 return Err(format!("protocols.toml: two rows are named {}", row.name));
             }
-            if !self.family.contains_key(&row.family) {
+            let Some(family) = self.family.get(&row.family) else {
                 return Err(format!("protocols.toml: {} is of an unknown family {}", row.name, row.family));
+            };
+            if family.package.is_some() == row.is_crate() {
+                return Err(format!("protocols.toml: {} has no crate, or two: its own and its family's", row.name));
             }
+            // A hop's URL is no server's: `http://` may be both.
             for scheme in &row.schemes {
-                if !schemes.insert(scheme) {
+                if !schemes.insert((row.family == "core", scheme)) {
                     return Err(format!("protocols.toml: the scheme {scheme} is used twice"));
                 }
             }
@@ -202,7 +244,7 @@ mod tests {
         table.validate().map(|()| table)
     }
 
-    const FAMILY: &str = "[family.x]\ncrate = 'x'\npath = 'x'\ntitle = 'X'\n";
+    const FAMILY: &str = "[family.x]\ncrate = 'x'\ntitle = 'X'\n";
 
     fn row(name: &str, scheme: &str, family: &str) -> String {
         format!(
@@ -225,6 +267,18 @@ mod tests {
         ] {
             let error = parse(&format!("{decoders}{FAMILY}{}", rows.concat())).unwrap_err();
             assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_lives_in_one_crate_its_own_or_its_familys() {
+        let loose = "also = []\ndecoder = []\n[family.x]\ntitle = 'X'\nalso = ['client']\n";
+        let own = row("a", "a", "x").replace("spec", "crate = 'portolan-a'\nspec");
+        let table = parse(&format!("{loose}{own}")).unwrap();
+        assert_eq!((table.package(&table.protocols[0]), table.family_crates().count()), ("portolan-a", 0));
+        assert_eq!(folder(table.package(&table.protocols[0])), "crates/a");
+        for both in [format!("{loose}{}", row("a", "a", "x")), format!("also = []\ndecoder = []\n{FAMILY}{own}")] {
+            assert!(parse(&both).unwrap_err().contains("no crate, or two"));
         }
     }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every suite, with its real servers when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -103,8 +103,9 @@ fn all(root: &Path, options: &Options<'_>, seen: &mut Seen) -> Outcome {
     }
     if full {
         let mut text = std::fs::read_to_string(&record).map_err(|error| format!("{}: {error}", record.display()))?;
+        let table = Table::load(root)?;
         for (module, laws) in &seen.laws {
-            if let Some(row) = Table::load(root)?.protocols.iter().find(|row| row.module() == *module) {
+            if let Some(row) = table.protocols.iter().find(|row| row.laws() == *module) {
                 let _ = writeln!(text, "{}\tlaws\t\t\t{laws}", row.name);
             }
         }
@@ -133,7 +134,10 @@ fn commands(root: &Path, options: &Options<'_>) -> Outcome<Vec<Command>> {
         let known: Vec<&str> = table.family.keys().map(String::as_str).collect();
         format!("no family {name}: {}", known.join(", "))
     })?;
-    let mut commands = vec![test(&["-p", &family.package])];
+    let rows = table.of(name);
+    let packages: BTreeSet<&str> =
+        family.package.as_deref().into_iter().chain(rows.iter().map(|row| table.package(row))).collect();
+    let mut commands: Vec<Command> = packages.iter().map(|package| test(&["-p", package])).collect();
     // What core is proved by beyond its own tests are its hops.
     let suite = if name == "core" { "hops" } else { name };
     if !options.fast && root.join("tests").join(suite).join("main.rs").exists() {

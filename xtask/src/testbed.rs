@@ -1,4 +1,4 @@
-//! `cargo xtask testbed`: the real servers that the suites start, as Debian packages.
+//! `cargo xtask testbed`: the real servers that the suites start, as packages of Debian, of the Python index and of npm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,15 @@ use crate::Outcome;
 use crate::run::{exists, run};
 use crate::table::Table;
 
-/// What marks a program of the Python index in `install`; the command has the package's name.
+/// What marks packages of the Python index in `install`: they share an environment named after the first, and if that has a
+/// command of its name, it is linked to where the suites look.
 const PIP: &str = "pip:";
-/// Where those live.
+/// What marks packages of npm; all share one folder.
+const NPM: &str = "npm:";
+/// Where the environments live.
 const VENVS: &str = "/opt/portolan-testbed";
+/// Where the modules of node live.
+const NODE: &str = "/opt/portolan-testbed/npm";
 /// What Debian asks before it starts a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -27,7 +32,7 @@ pub(crate) fn list(root: &Path) -> Outcome {
     for (package, users) in uses {
         let found = version(package);
         let (state, version) = found.as_deref().map_or(("missing", "-"), |version| ("found", version));
-        println!("{package:<20} {state:<8} {version:<28} {}", users.join(", "));
+        println!("{state:<8} {version:<32} {package} ({})", users.join(", "));
     }
     Ok(())
 }
@@ -39,10 +44,15 @@ pub(crate) fn install(root: &Path, family: Option<&str>) -> Outcome {
     let also = table.also.iter().filter(|_| family.is_none());
     let wanted: BTreeSet<&str> = rows.flat_map(|row| &row.install).chain(also).map(String::as_str).collect();
     let missing: Vec<&str> = wanted.into_iter().filter(|package| !installed(package)).collect();
-    let (python, debian): (Vec<&str>, Vec<&str>) = missing.iter().partition(|package| package.starts_with(PIP));
-    let mut debian = debian;
+    let of = |mark: &str| missing.iter().filter_map(|package| package.strip_prefix(mark)).collect::<Vec<_>>();
+    let (python, node) = (of(PIP), of(NPM));
+    let mut debian: Vec<&str> = missing.iter().copied().filter(|package| !package.contains(':')).collect();
     if !python.is_empty() && !installed("python3-venv") {
         debian.push("python3-venv");
+    }
+    // Some builds of nodejs hold npm, and refuse Debian's package of it.
+    if !node.is_empty() && !exists("npm", &["--version"]) {
+        debian.push("npm");
     }
     if missing.is_empty() {
         println!("the servers are installed");
@@ -52,7 +62,8 @@ pub(crate) fn install(root: &Path, family: Option<&str>) -> Outcome {
     if !debian.is_empty() {
         install_debian(&debian)?;
     }
-    python.iter().try_for_each(|package| install_python(package.trim_start_matches(PIP)))
+    python.iter().try_for_each(|packages| install_python(packages))?;
+    if node.is_empty() { Ok(()) } else { install_node(&node) }
 }
 
 fn install_debian(packages: &[&str]) -> Outcome {
@@ -71,15 +82,33 @@ fn install_debian(packages: &[&str]) -> Outcome {
     result
 }
 
-/// A Python program in an environment of its own, its command linked to where the suites look.
-fn install_python(package: &str) -> Outcome {
-    let venv = format!("{VENVS}/{package}");
+/// Python packages in an environment of their own.
+fn install_python(packages: &str) -> Outcome {
+    let name = first(packages);
+    let venv = format!("{VENVS}/{name}");
     run(Command::new("/usr/bin/python3").args(["-m", "venv", &venv]))?;
-    run(Command::new(format!("{venv}/bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", package]))?;
-    let link = Path::new("/usr/local/bin").join(package);
+    let quiet = ["install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(format!("{venv}/bin/pip")).args(quiet).args(packages.split(' ')))?;
+    let command = format!("{venv}/bin/{name}");
+    if !Path::new(&command).exists() {
+        return Ok(());
+    }
+    let link = Path::new("/usr/local/bin").join(name);
     let _ = std::fs::remove_file(&link);
-    std::os::unix::fs::symlink(format!("{venv}/bin/{package}"), &link)
-        .map_err(|error| format!("{}: {error}", link.display()))
+    std::os::unix::fs::symlink(command, &link).map_err(|error| format!("{}: {error}", link.display()))
+}
+
+/// Packages of npm, all in one folder.
+fn install_node(packages: &[&str]) -> Outcome {
+    std::fs::create_dir_all(NODE).map_err(|error| format!("{NODE}: {error}"))?;
+    let mut command = Command::new("npm");
+    command.args(["install", "--prefix", NODE, "--silent", "--no-audit", "--no-fund", "--no-update-notifier"]);
+    run(command.args(packages.iter().flat_map(|packages| packages.split(' '))).stdin(Stdio::null()))
+}
+
+/// The first of several packages, without the version that is asked of it.
+fn first(packages: &str) -> &str {
+    packages.split([' ', '=', '[']).next().unwrap_or_default()
 }
 
 /// While it lives, no package starts its service: the suites start servers of their own.
@@ -121,18 +150,46 @@ fn installed(package: &str) -> bool {
 
 /// The version of an installed package.
 fn version(package: &str) -> Option<String> {
-    if let Some(command) = package.strip_prefix(PIP) {
-        return Path::new("/usr/local/bin").join(command).exists().then(|| pip_version(command));
+    if let Some(packages) = package.strip_prefix(PIP) {
+        return pip_version(packages);
+    }
+    if let Some(packages) = package.strip_prefix(NPM) {
+        return npm_version(packages);
     }
     let mut query = Command::new("dpkg-query");
     let query = query.args(["-W", "-f=${Status} ${Version}", package]).stderr(Stdio::null()).output().ok()?;
     String::from_utf8_lossy(&query.stdout).strip_prefix("install ok installed ").map(str::to_owned)
 }
 
-/// What the environment of a Python program says of it; one that was put there in another way has no known version.
-fn pip_version(package: &str) -> String {
-    let program = format!("import importlib.metadata as m; print(m.version('{package}'))");
-    let said = Command::new(format!("{VENVS}/{package}/bin/python")).args(["-c", &program]).output();
-    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    if said.is_empty() { "?".to_owned() } else { said }
+/// The versions of Python packages, if their environment has them all.
+fn pip_version(packages: &str) -> Option<String> {
+    let names = packages.split(' ').map(|package| package.split(['=', '[']).next().unwrap_or_default());
+    let program = "import importlib.metadata as m, sys; print(', '.join(m.version(name) for name in sys.argv[1:]))";
+    let python = format!("{VENVS}/{}/bin/python", first(packages));
+    said(Command::new(python).args(["-c", program]).args(names))
+}
+
+/// The same of npm's.
+fn npm_version(packages: &str) -> Option<String> {
+    let program = "const { readFileSync } = require('fs'); console.log(process.argv.slice(2).map(name => \
+                   JSON.parse(readFileSync(`${process.argv[1]}/node_modules/${name}/package.json`)).version).join(', '))";
+    said(Command::new("node").args(["-e", program, NODE]).args(packages.split(' ')))
+}
+
+/// What a command that succeeds prints.
+fn said(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_is_named_after_its_first_package() {
+        assert_eq!(first("grpcio grpcio-tools"), "grpcio");
+        assert_eq!(first("autobahn[twisted]==21.3.1 twisted"), "autobahn");
+        assert_eq!(first("uwhoisd"), "uwhoisd");
+    }
 }

@@ -1,7 +1,5 @@
 //! What messages are made of.
 
-use std::marker::PhantomData;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use portolan_core::Result;
 
@@ -79,6 +77,3 @@ impl Codec for Raw {
         Ok(src)
     }
 }
-
-/// A codec's two message types, for codecs that hold nothing else: neither sent nor shared, only named.
-pub(crate) type Types<Q, R> = PhantomData<fn(Q) -> R>;

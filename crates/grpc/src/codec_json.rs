@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::PROTOCOL;
-use crate::codec::{Codec, Types};
+use crate::codec::Codec;
 
 /// JSON messages, by serde: the content type is `application/grpc+json`.
-pub struct Json<Q, R>(Types<Q, R>);
+pub struct Json<Q, R>(PhantomData<fn(Q) -> R>);
 
 impl<Q, R> Json<Q, R> {
     /// The codec.

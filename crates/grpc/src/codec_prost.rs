@@ -8,10 +8,10 @@ use portolan_core::{Error, Result};
 use prost::Message;
 
 use crate::PROTOCOL;
-use crate::codec::{Codec, Types};
+use crate::codec::Codec;
 
 /// Protobuf messages, by their prost types.
-pub struct Prost<Q, R>(Types<Q, R>);
+pub struct Prost<Q, R>(PhantomData<fn(Q) -> R>);
 
 impl<Q, R> Prost<Q, R> {
     /// The codec.

@@ -95,37 +95,30 @@ pub(crate) fn length(length: usize, max: usize) -> Result<u32> {
     wire.ok_or_else(|| Error::usage("the message is longer than max_send_bytes").with_protocol(PROTOCOL))
 }
 
-/// Frames out of the pieces of a body: a message that lies whole in one piece is not copied.
+/// Frames out of the pieces of a body. A message that lies whole in one piece is not copied, and of a piece that ends another
+/// message no more than that message's bytes are.
 #[derive(Debug)]
 pub(crate) struct Deframer {
     frames: Frames,
+    /// A message that has begun.
+    begun: BytesMut,
     piece: Bytes,
-    buffer: BytesMut,
 }
 
 impl Deframer {
     pub(crate) fn new(frames: Frames) -> Self {
-        Self { frames, piece: Bytes::new(), buffer: BytesMut::new() }
+        Self { frames, begun: BytesMut::new(), piece: Bytes::new() }
     }
 
-    /// Takes the next piece. All frames of the piece before must have been taken.
+    /// Takes the next piece. All frames of the pieces before must have been taken.
     pub(crate) fn push(&mut self, piece: Bytes) {
-        if self.buffer.is_empty() && self.piece.is_empty() {
-            self.piece = piece;
-            return;
-        }
-        self.spill();
-        self.buffer.extend_from_slice(&piece);
-    }
-
-    fn spill(&mut self) {
-        let piece = std::mem::take(&mut self.piece);
-        self.buffer.extend_from_slice(&piece);
+        let rest = std::mem::replace(&mut self.piece, piece);
+        self.begun.extend_from_slice(&rest);
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
-        if !self.buffer.is_empty() {
-            return self.frames.decode(&mut self.buffer);
+        if !self.begun.is_empty() {
+            return self.finish();
         }
         let Some((flags, length)) = self.frames.head(&self.piece)? else { return Ok(None) };
         if self.piece.len() < length.saturating_add(PREFIX) {
@@ -135,9 +128,23 @@ impl Deframer {
         Ok(Some(Frame { flags, data: self.piece.split_to(length) }))
     }
 
+    /// The frame that an earlier piece began.
+    fn finish(&mut self) -> Result<Option<Frame>, DecodeError> {
+        self.fill(PREFIX);
+        let Some((_, length)) = self.frames.head(&self.begun)? else { return Ok(None) };
+        self.fill(length.saturating_add(PREFIX));
+        self.frames.decode(&mut self.begun)
+    }
+
+    /// Brings the message that has begun up to this length, as far as there are bytes.
+    fn fill(&mut self, length: usize) {
+        let missing = length.saturating_sub(self.begun.len()).min(self.piece.len());
+        self.begun.extend_from_slice(&self.piece.split_to(missing));
+    }
+
     /// Whether the bytes end between two frames.
     pub(crate) fn is_empty(&self) -> bool {
-        self.buffer.is_empty() && self.piece.is_empty()
+        self.begun.is_empty() && self.piece.is_empty()
     }
 }
 

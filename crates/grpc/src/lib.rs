@@ -5,10 +5,10 @@
 //! - **What works**: all four kinds of call, with metadata before and after, as text and as bytes; messages of prost, of serde's
 //!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
-//!   trailers-only, the standard error [`details`]; interceptors; retries with pushback and throttling, hedging, and requests
+//!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
 //!   that never left made again ([`ServiceConfig`], also as JSON); waiting for a connection; a [`Channel`] that reconnects and
-//!   balances (pick_first, round_robin, least requests); [`health`], [`reflection`], calls by name with JSON ([`dynamic`]);
-//!   [`Web`] (binary and text) and [`Connect`] over any transport; tower services both ways.
+//!   balances (pick_first, round_robin, least requests); `health`, `reflection`, calls by name with JSON (`dynamic`);
+//!   `Web` (binary and text) and `Connect` over any transport; tower services both ways.
 //! - **What is not done**: servers; xDS, weighted balancing, balancing by health, service configs from DNS; retries of a
 //!   stream of which something was taken; JSON transcoding (`google.api.http`); Connect by GET; a [`Channel`] is HTTP/2 alone
 //!   (a connection of HTTP/3 is a [`Transport`] by itself).
@@ -66,6 +66,8 @@ mod frame;
 pub mod health;
 #[cfg(feature = "http3")]
 mod http3;
+#[cfg(feature = "http-client")]
+mod http_client;
 mod intercept;
 mod metadata;
 mod policy;

@@ -146,6 +146,20 @@ async fn pick_first_keeps_to_one_connection() {
 }
 
 #[tokio::test]
+async fn a_socket_in_the_file_system_is_a_channel_too() {
+    let folder = portolan_testbed::folder("grpc-unix");
+    let path = folder.join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (io, _) = listener.accept().await.unwrap();
+        support::h2_half::serve(io, handler(|call| reply(call, "unix"))).await;
+    });
+    let client = Client::connect(&Connector::default(), &format!("unix://{}", path.display())).await.unwrap();
+    assert_eq!(who(&client).await.unwrap(), "unix");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
 async fn urls_that_lead_nowhere_are_refused() {
     for url in ["ftp://x", "x:1", "http://", "https://a b"] {
         let error = Channel::lazy(&Connector::default(), url, ChannelOptions::new()).unwrap_err();

@@ -346,6 +346,19 @@ async fn a_server_that_reads_nothing_stops_the_sender() {
 }
 
 #[tokio::test]
+async fn a_sender_that_is_stopped_is_let_go_by_the_deadline() {
+    let client = client(handler(async |call| call.gone().await));
+    let mut call = client.duplex(&method("/t.S/Deaf")).timeout(Duration::from_millis(100)).await.unwrap();
+    let large = Bytes::from(vec![0; 60_000]);
+    let error = loop {
+        if let Err(error) = call.send(&large).await {
+            break error;
+        }
+    };
+    assert_eq!((Status::of(&error).code(), error.kind()), (Code::DeadlineExceeded, Kind::Timeout));
+}
+
+#[tokio::test]
 async fn a_status_before_the_request_is_over_ends_the_sender() {
     let client = client(handler(async |call| call.only(&[("grpc-status", "8")]).await));
     let mut call = client.duplex(&method("/t.S/Full")).await.unwrap();

@@ -231,6 +231,10 @@ pub(crate) struct Held(Lease<Manager>);
 
 impl Held {
     /// The connection in `lease`, or the lease back.
+    #[allow(
+        clippy::result_large_err,
+        reason = "the lease goes on to the other versions, and a box would cost each of them"
+    )]
     pub(crate) fn new(lease: Lease<Manager>) -> Result<Self, Lease<Manager>> {
         if matches!(*lease, Conn::H1(..)) { Ok(Self(lease)) } else { Err(lease) }
     }

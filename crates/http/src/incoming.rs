@@ -79,10 +79,10 @@ impl Incoming {
         self
     }
 
-    pub(crate) fn into_h1(self) -> Result<h1::RecvBody<Held, Stream>, Self> {
+    pub(crate) fn into_h1(self) -> Option<h1::RecvBody<Held, Stream>> {
         match self.source {
-            Source::H1(body) => Ok(body),
-            source => Err(Self { source, ..self }),
+            Source::H1(body) => Some(body),
+            _ => None,
         }
     }
 

@@ -31,7 +31,7 @@ impl Response {
     pub fn upgrade(self) -> Result<Upgraded> {
         let status = self.status();
         let headers = self.headers().clone();
-        let upgraded = self.into_body().into_h1().ok().and_then(|body| body.upgraded().ok());
+        let upgraded = self.into_body().into_h1().and_then(|body| body.upgraded().ok());
         upgraded.map(Upgraded).ok_or_else(|| {
             let message = format!("expected another protocol, saw {status}");
             let error = Error::from_server(crate::PROTOCOL, message, Failed::new(status, headers));

@@ -1,6 +1,11 @@
 //! The client against servers in this process: what it does around the wire.
 
-#![allow(clippy::large_futures, reason = "a test drives the client by hand")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    clippy::unwrap_used,
+    reason = "a test plays the server, and drives the client by hand"
+)]
 
 mod support;
 

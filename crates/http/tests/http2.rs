@@ -1,6 +1,6 @@
 //! HTTP/2 through the client: reuse, keepalive, GOAWAY, SETTINGS.
 
-#![allow(clippy::disallowed_methods, clippy::large_futures, reason = "a test plays the server")]
+#![allow(clippy::disallowed_methods, clippy::large_futures, clippy::unwrap_used, reason = "a test plays the server")]
 
 mod support;
 

@@ -1,5 +1,7 @@
 //! HTTPS through proxies, with HTTP/1.1 and HTTP/2 inside.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use http::Version as Spoken;

@@ -30,12 +30,12 @@ use futures_util::{Stream as Items, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::{Body, Frame};
 use portolan_core::kit::{
-    CapsuleDatagrams, ConnectAuth, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, cannot_reach,
-    check_masque, masque_path, pipe, refusal,
+    CapsuleDatagrams, ConnectAuth, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, check_masque,
+    masque_path, pipe, refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, HopInfo, Kind,
-    Phase, Place, Result, Secret, Stream, Url, clock,
+    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, Kind, Phase, Place,
+    Result, Secret, Stream, Url, clock,
 };
 
 use crate::body::RecvBody;
@@ -184,6 +184,10 @@ impl Shareable for Shared {
     fn is_over(&self) -> bool {
         self.client.is_closed()
     }
+
+    fn hops(&self) -> &[HopInfo] {
+        &self.hops
+    }
 }
 
 #[derive(Debug)]
@@ -202,44 +206,12 @@ enum Ask {
 
 impl Layer {
     async fn tunnel(&self, ask: Ask, to: &Endpoint, cx: &DialContext) -> Result<(Stream, Endpoint)> {
-        // The proxy always resolves: there is no other form than a name or an address in text.
-        let targets = cx.targets(to, self.way.place(), true).await?;
-        let mut last = None;
-        for target in targets {
-            match self.attempt(ask, &target, cx).await {
-                Err(error) if cannot_reach(&error) => last = Some(error),
-                result => return result.map(|stream| (stream, target)),
-            }
-        }
-        Err(self.way.none_left(last))
-    }
-
-    /// One target. A connection that was there already may have died unseen: then a new one is made, once.
-    async fn attempt(&self, ask: Ask, target: &Endpoint, cx: &DialContext) -> Result<Stream> {
-        let mut again = true;
-        loop {
-            let (shared, reused) = self.kept.get(self.open(cx)).await?;
-            if reused {
-                cx.reuse(&shared.hops);
-            }
-            let may_retry = reused && again;
-            let work = async {
-                match self.ask(&shared, ask, target).await {
-                    Err(error) if may_retry && is_stale(&error) => Ok(None),
-                    result => result.map(Some),
-                }
-            };
-            let Some(mut stream) = self.way.pass(cx, work).await? else {
-                again = false;
-                continue;
-            };
-            if reused {
-                cx.hop_reused();
-            }
-            stream.info_mut().peer = shared.peer;
-            stream.info_mut().local = shared.local;
-            return Ok(stream);
-        }
+        let open = || -> BoxFuture<'_, _> { Box::pin(self.open(cx)) };
+        let ask = |shared, target| -> BoxFuture<'_, _> { Box::pin(self.ask(shared, ask, target)) };
+        let (mut stream, target, shared) = self.kept.tunnel(&self.way, to, cx, open, ask).await?;
+        stream.info_mut().peer = shared.peer;
+        stream.info_mut().local = shared.local;
+        Ok((stream, target))
     }
 
     async fn open(&self, cx: &DialContext) -> Result<Shared> {
@@ -261,13 +233,13 @@ impl Layer {
         Ok(Shared { client, hops: cx.hops().into(), peer, local })
     }
 
-    async fn ask(&self, shared: &Shared, ask: Ask, target: &Endpoint) -> Result<Stream> {
+    async fn ask(&self, shared: Shared, ask: Ask, target: Endpoint) -> Result<Stream> {
         let authority = target.authority();
         let request = match ask {
             Ask::Stream => self.proxy.request(uri(authority)?)?,
             Ask::Datagrams => {
                 let scheme = if self.proxy.tls { "https" } else { "http" };
-                let path = masque_path(&self.proxy.template, target);
+                let path = masque_path(&self.proxy.template, &target);
                 let mut request =
                     self.proxy.request(uri(format!("{scheme}://{}{path}", self.way.proxy().authority()))?)?;
                 request.extensions_mut().insert(Protocol::new("connect-udp"));
@@ -282,12 +254,6 @@ impl Layer {
         }
         Err(refused(response, self.proxy.auth.is_some()).await)
     }
-}
-
-/// Whether a connection that was there already has ended under the request: the proxy has not seen it, or it is lost. A
-/// tunnel asked for twice harms nothing.
-fn is_stale(error: &Error) -> bool {
-    error.kind() == Kind::Closed || error.delivery() == Delivery::Refused
 }
 
 async fn refused(response: Response<RecvBody>, asked: bool) -> Error {

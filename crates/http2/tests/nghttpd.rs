@@ -48,6 +48,7 @@ async fn start(name: &str, arguments: &[&str]) -> Option<Server> {
     match child {
         Ok(child) => Some(Server { _child: child, port, root }),
         Err(error) => {
+            assert!(!portolan_testbed::required(), "nghttpd is missing: install nghttp2-server");
             eprintln!("SKIPPED: nghttpd ({error}); install nghttp2-server");
             let _ = std::fs::remove_dir_all(Path::new(&root));
             None
@@ -97,6 +98,7 @@ async fn nghttpd_serves_many_requests_on_one_connection() {
     }
     assert!(client.ping().await.unwrap() > Duration::ZERO);
     assert_eq!(fetch(&client, "/large").await.len(), 5_000_000);
+    portolan_testbed::record("http2", "peer", "nghttpd", "the engine alone", 1001);
 }
 
 /// A tiny header table, few streams, padding on every frame: the limits of a peer that is hard to please.
@@ -126,4 +128,5 @@ async fn nghttpd_with_narrow_limits_is_served_too() {
     let request = Request::post("http://127.0.0.1/echo").body(Full::new(body.clone())).unwrap();
     let response = client.send(request).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+    portolan_testbed::record("http2", "peer", "nghttpd", "the engine alone, narrow limits", 13);
 }

@@ -17,7 +17,7 @@ use crate::socket::Socket;
 pub const ALPN: &[u8] = b"h3";
 
 /// Where QUIC sends to when only the relay knows the address: one that is nobody's (RFC 5737).
-const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Addresses tried one after the other. Each may cost the time of an attempt.
 const MAX_ADDRESSES: usize = 4;
 /// TLS alerts as QUIC carries them (RFC 9001 4.8).
@@ -125,7 +125,7 @@ impl Way<'_> {
     }
 }
 
-fn tls_config(tls: &Tls, early_data: bool) -> Result<QuicClientConfig> {
+pub(crate) fn tls_config(tls: &Tls, early_data: bool) -> Result<QuicClientConfig> {
     let mut config = (*tls.to_rustls()?).clone();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_early_data = early_data;
@@ -134,7 +134,7 @@ fn tls_config(tls: &Tls, early_data: bool) -> Result<QuicClientConfig> {
     })
 }
 
-fn refused(error: ConnectError) -> Error {
+pub(crate) fn refused(error: ConnectError) -> Error {
     match error {
         ConnectError::InvalidServerName(name) => {
             Error::usage(format!("{name:?} is not a name or address that a certificate can hold"))
@@ -144,7 +144,7 @@ fn refused(error: ConnectError) -> Error {
 }
 
 /// Why the handshake failed.
-fn failed(error: ConnectionError, socket: &Socket) -> Error {
+pub(crate) fn failed(error: ConnectionError, socket: &Socket) -> Error {
     if let Some(kind) = socket.failed() {
         return Error::io(Phase::Connect, kind.into());
     }

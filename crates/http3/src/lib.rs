@@ -40,7 +40,10 @@ mod critical;
 mod datagrams;
 mod event;
 pub mod ext;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
+pub mod hop;
 mod options;
 mod proto;
 mod reading;

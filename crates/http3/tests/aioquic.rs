@@ -29,7 +29,7 @@ fn python() -> Option<&'static str> {
         let imported = Command::new(*python).args(["-c", "import aioquic"]).output();
         imported.is_ok_and(|output| output.status.success())
     };
-    let found = ["/opt/portolan-testbed/bin/python3", "/usr/bin/python3"].into_iter().find(has);
+    let found = ["/opt/portolan-testbed/aioquic/bin/python", "/usr/bin/python3"].into_iter().find(has);
     if found.is_none() {
         let message = "aioquic is missing: install pip:aioquic (cargo xtask testbed install)";
         assert!(!required(), "{message}");
@@ -82,7 +82,7 @@ async fn requests_are_answered_one_by_one_and_a_hundred_at_once() {
     for call in calls {
         call.await.unwrap();
     }
-    record("http3", "real", "aioquic", "loopback", 101);
+    record("http3", "peer", "aioquic", "loopback", 101);
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn an_upload_of_five_mebibytes_comes_back() {
     let response = client.send(request).await.unwrap();
     assert_eq!(response.headers()["x-kind"], "echo");
     assert!(response.into_body().collect().await.unwrap().to_bytes() == sent, "what came back differs");
-    record("http3", "real", "aioquic", "upload", 1);
+    record("http3", "peer", "aioquic", "upload", 1);
 }
 
 #[tokio::test]

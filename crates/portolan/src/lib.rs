@@ -3,11 +3,12 @@
 //!
 //! ```toml
 //! [dependencies]
-//! portolan = { version = "0.1", features = ["redis", "smtp"] }
+//! portolan = { version = "0.1", features = ["http", "redis"] }
 //! ```
 //!
 //! - Everything of [`core`] is at the top: [`Connector`], [`Policy`], [`Hop`], [`Tls`], [`Error`] and their neighbours.
 //! - Each protocol is a module named like its feature: `portolan::redis`, `portolan::smtp`, `portolan::dns`.
+//! - `portolan::http` is the HTTP client, over HTTP/1.1, HTTP/2 and HTTP/3; each of these is a module too, by itself.
 //! - [`wire`] is the kit to write a protocol of one's own with.
 //! - [`registry()`] gives the table of all protocols as data.
 //!
@@ -25,8 +26,8 @@ pub use portolan_core as core;
 pub use portolan_core::*;
 #[cfg(feature = "hpack")]
 pub use portolan_hpack as hpack;
-#[cfg(feature = "http2")]
-pub use portolan_http2 as http2;
+#[cfg(feature = "http")]
+pub use portolan_http as http;
 #[cfg(feature = "pool")]
 pub use portolan_pool as pool;
 pub use portolan_wire as wire;
@@ -54,14 +55,26 @@ pub use portolan_classic::whois;
 pub use portolan_db::redis;
 #[cfg(feature = "dns")]
 pub use portolan_dns::dns;
+#[cfg(feature = "grpc")]
+pub use portolan_grpc as grpc;
+#[cfg(feature = "http1")]
+pub use portolan_http1 as http1;
+#[cfg(feature = "http2")]
+pub use portolan_http2 as http2;
+#[cfg(feature = "http3")]
+pub use portolan_http3 as http3;
 #[cfg(feature = "smtp")]
 pub use portolan_mail::smtp;
+#[cfg(feature = "sse")]
+pub use portolan_sse as sse;
+#[cfg(feature = "websocket")]
+pub use portolan_websocket as websocket;
 // end: xtask sync
 
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.
-#[cfg(all(doctest, feature = "dns", feature = "redis", feature = "smtp"))]
+#[cfg(all(doctest, feature = "dns", feature = "http", feature = "redis", feature = "smtp"))]
 #[doc = include_str!("../../../README.md")]
 #[derive(Debug)]
 pub struct Readme;

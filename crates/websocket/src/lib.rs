@@ -36,6 +36,7 @@
 //! ```
 
 mod byte_stream;
+mod client;
 pub mod codec;
 mod connect;
 mod duplex;
@@ -50,6 +51,7 @@ mod socket;
 mod split;
 
 pub use byte_stream::ByteStream;
+pub use client::Carried;
 pub use codec::{CloseCode, CloseFrame, DataKind, Deflate, Message, Role, Text};
 pub use duplex::{Duplex, PipeBody};
 pub use handshake::{Rejected, Request};

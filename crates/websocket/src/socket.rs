@@ -97,6 +97,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
         Self { io, core: Core::new(options, early) }
     }
 
+    /// The same conversation over the same stream under another type.
+    pub(crate) fn map_io<U>(self, change: impl FnOnce(T) -> U) -> WebSocket<U> {
+        WebSocket { io: change(self.io), core: self.core }
+    }
+
     pub(crate) fn with_subprotocol(mut self, subprotocol: Option<String>) -> Self {
         self.core.subprotocol = subprotocol.map(String::into_boxed_str);
         self

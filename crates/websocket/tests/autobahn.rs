@@ -40,7 +40,7 @@ async fn run(base: &str, case: usize, deflate: Deflate) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fuzzing_server_finds_no_fault() {
     if !Path::new(PYTHON).exists() {
-        // Not demanded even where servers are: lib2to3 is gone from newer Pythons.
+        assert!(!portolan_testbed::required(), "autobahntestsuite is missing: cargo xtask testbed install");
         eprintln!("SKIPPED: no autobahntestsuite in {PYTHON}");
         return;
     }
@@ -86,5 +86,6 @@ async fn the_fuzzing_server_finds_no_fault() {
     for verdict in verdicts {
         eprintln!("{verdict}: {}", results.iter().filter(|result| result.contains(verdict)).count());
     }
+    portolan_testbed::record("websocket", "peer", "Autobahn testsuite 25.10", "its fuzzing server", count as u64);
     assert!(faults.is_empty(), "{} of {count} cases: {faults:#?}", faults.len());
 }

@@ -122,6 +122,14 @@ async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocke
     assert_eq!(last.map(|frame| frame.code), Some(CloseCode::NORMAL));
 }
 
+/// What [`exercise`] exchanges: sixteen messages, one in fragments, a ping, one read in pieces, two hundred at once.
+const EXCHANGES: u64 = 16 + 3 + 200;
+
+/// Writes down that a peer passed so many times.
+fn record(peer: &str, configuration: &str, times: u64) {
+    portolan_testbed::record("websocket", "peer", peer, configuration, times * EXCHANGES);
+}
+
 /// A message in fragments, a ping, and a message read in pieces.
 async fn in_parts<T: AsyncRead + AsyncWrite + Unpin + Send>(socket: &mut WebSocket<T>) {
     let mut message = socket.send_stream(DataKind::Text).unwrap();
@@ -162,6 +170,7 @@ async fn websockets_of_python_plain_and_over_tls_with_and_without_compression() 
             exercise(socket).await;
         }
     }
+    record("websockets of Python", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
 }
 
 #[tokio::test]
@@ -180,6 +189,7 @@ async fn aiohttp_of_python_with_cookies_refusals_and_redirects() {
     exercise(WebSocket::open(&peer.net(), &allowed, Options::new()).await.unwrap()).await;
     let error = WebSocket::connect(&peer.net(), &peer.url("/moved"), Options::new()).await.unwrap_err();
     assert_eq!(error.server::<Rejected>().unwrap().headers["location"], "/");
+    record("aiohttp", "HTTP/1.1, cookies, refusals", 3);
 }
 
 #[tokio::test]
@@ -197,6 +207,7 @@ async fn ws_of_node_plain_and_over_tls_with_and_without_compression() {
             exercise(socket).await;
         }
     }
+    record("ws of node", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
 }
 
 #[tokio::test]
@@ -210,6 +221,7 @@ async fn http2_of_node_plain_and_over_tls() {
             exercise(WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap()).await;
         }
     }
+    record("http2 of node", "HTTP/2, plain and TLS", 4);
 }
 
 #[tokio::test]
@@ -225,6 +237,48 @@ async fn hypercorn_over_http_1_and_2() {
             let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
             exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
         }
+    }
+    record("hypercorn", "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
+}
+
+/// Opens and exercises one, plain and compressed.
+async fn by_client(client: &portolan_http::Client, peer: &Peer) {
+    for options in [Options::new(), deflate()] {
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        exercise(WebSocket::open_with(client, &request, options).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_http_client_opens_them_over_http_3() {
+    use portolan_http::{Client, Version};
+    let Some(python) = python("hypercorn") else { return };
+    if !quiet(Command::new(&python).args(["-c", "import aioquic, wsproto"])) {
+        return support::skip("aioquic beside hypercorn: pip:hypercorn[h3]");
+    }
+    let peer = Peer::start(&python, "aioquic_echo.py", true);
+    let client = Client::builder().connector(peer.net()).version(Version::Http3Only).build().unwrap();
+    by_client(&client, &peer).await;
+    assert_eq!(client.metrics().opened, 1, "streams share the connection");
+    portolan_testbed::record("websocket", "peer", "aioquic with wsproto", "HTTP/3, by the HTTP client", 2);
+}
+
+#[tokio::test]
+async fn the_http_client_opens_them_by_http_1_and_2() {
+    use portolan_http::{Client, Version};
+    let Some(python) = python("hypercorn") else { return };
+    let peer = Peer::start(&python, "hypercorn_echo.py", true);
+    for version in [Version::Http1Only, Version::Auto, Version::Http2Only] {
+        let client = Client::builder().connector(peer.net()).version(version).build().unwrap();
+        by_client(&client, &peer).await;
+        portolan_testbed::record("websocket", "peer", "hypercorn", &format!("by the HTTP client, {version:?}"), 2);
+    }
+    // In cleartext there is no telling: an upgrade, and HTTP/2 where that is said.
+    let peer = Peer::start(&python, "hypercorn_echo.py", false);
+    for version in [Version::Auto, Version::Http2Only] {
+        let client = Client::builder().version(version).build().unwrap();
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        exercise(WebSocket::open_with(&client, &request, Options::new()).await.unwrap()).await;
     }
 }
 
@@ -249,4 +303,5 @@ async fn nghttpx_carries_it_from_http_2_to_a_server_of_http_1() {
         let request = Request::new(&front.url("/")).unwrap().subprotocol("echo").unwrap();
         exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
     }
+    record("nghttpx", "HTTP/2 to HTTP/1.1, permessage-deflate", 2);
 }

@@ -54,7 +54,7 @@ pub(super) fn check(root: &Path, table: &Table) -> Outcome<Vec<String>> {
     let text = output(&mut cargo(root, &["metadata", "--no-deps", "--format-version", "1", "--offline"]))?;
     let metadata: Metadata = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
     let layer = |name: &str| {
-        let family = || table.families().any(|(_, family)| family.package == name);
+        let family = || table.family_crates().any(|(_, package)| package == name);
         LAYERS
             .iter()
             .find(|(known, _)| *known == name)

@@ -58,6 +58,11 @@ impl CapsuleDatagrams {
         Self { target, local, state: Mutex::new(state) }
     }
 
+    /// Where the tunnel leads.
+    pub fn target(&self) -> &Endpoint {
+        &self.target
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::dial::{BoxFuture, DialContext};
+use crate::endpoint::Endpoint;
+use crate::error::{Delivery, Error, Kind, Result};
+use crate::hop::{Way, cannot_reach};
+use crate::info::HopInfo;
 
 /// How many connections to one proxy there are at most: a further one is opened only when the others' streams are all taken.
 const MAX_CONNECTIONS: usize = 8;
@@ -16,6 +20,9 @@ pub trait Shareable: Clone + Send + Sync + 'static {
 
     /// Whether it takes no more streams, now and later.
     fn is_over(&self) -> bool;
+
+    /// What was passed on the way to the proxy: [`DialContext::hops`] as it was then.
+    fn hops(&self) -> &[HopInfo];
 }
 
 /// Keeps the connections to one proxy: one as a rule, more when the proxy's limit of streams is reached.
@@ -73,6 +80,63 @@ impl<C: Shareable> Kept<C> {
         }
     }
 
+    /// A tunnel to `to`: `open` makes a connection to the proxy, `ask` asks on one for a target. Gives what `ask` made, the
+    /// target it was made for, and the connection.
+    ///
+    /// The targets are tried in turn while the proxy says that it cannot reach them. A connection that was there already may
+    /// have died unseen: then another one is asked, once. To be asked twice for a tunnel harms nothing.
+    pub async fn tunnel<'a, T>(
+        &self,
+        way: &Way,
+        to: &Endpoint,
+        cx: &DialContext,
+        open: impl Fn() -> BoxFuture<'a, Result<C>> + Sync,
+        ask: impl Fn(C, Endpoint) -> BoxFuture<'a, Result<T>> + Sync,
+    ) -> Result<(T, Endpoint, C)> {
+        // The proxy always resolves: there is no other form than a name or an address in text.
+        let targets = cx.targets(to, way.place(), true).await?;
+        let mut last = None;
+        for target in targets {
+            match self.attempt(way, &target, cx, &open, &ask).await {
+                Err(error) if cannot_reach(&error) => last = Some(error),
+                result => return result.map(|(made, connection)| (made, target, connection)),
+            }
+        }
+        Err(way.none_left(last))
+    }
+
+    async fn attempt<'a, T>(
+        &self,
+        way: &Way,
+        target: &Endpoint,
+        cx: &DialContext,
+        open: &(impl Fn() -> BoxFuture<'a, Result<C>> + Sync),
+        ask: &(impl Fn(C, Endpoint) -> BoxFuture<'a, Result<T>> + Sync),
+    ) -> Result<(T, C)> {
+        let mut again = true;
+        loop {
+            let (connection, reused) = self.get(open()).await?;
+            if reused {
+                cx.reuse(connection.hops());
+            }
+            let may_retry = reused && again;
+            let asked = ask(connection.clone(), target.clone());
+            let work = async {
+                match asked.await {
+                    Err(error) if may_retry && is_stale(&error) => Ok(None),
+                    result => result.map(Some),
+                }
+            };
+            if let Some(made) = way.pass(cx, work).await? {
+                if reused {
+                    cx.hop_reused();
+                }
+                return Ok((made, connection));
+            }
+            again = false;
+        }
+    }
+
     fn ready(&self) -> Option<C> {
         let mut connections = lock(&self.connections);
         connections.retain(|connection| !connection.is_over());
@@ -82,9 +146,14 @@ impl<C: Shareable> Kept<C> {
     }
 }
 
+/// Whether a connection that was there already has ended under the request: the proxy has not seen it, or it is lost.
+fn is_stale(error: &Error) -> bool {
+    error.kind() == Kind::Closed || error.delivery() == Delivery::Refused
+}
+
 /// The same failure, told to another caller.
 fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.message()).with_delivery(crate::Delivery::NotSent);
+    let mut copy = Error::new(error.kind(), error.message()).with_delivery(Delivery::NotSent);
     if let Some(phase) = error.phase() {
         copy = copy.with_phase(phase);
     }
@@ -109,7 +178,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
-    use crate::Kind;
 
     #[derive(Clone, Default)]
     struct Fake {
@@ -124,6 +192,10 @@ mod tests {
 
         fn is_over(&self) -> bool {
             self.over.load(Ordering::Relaxed)
+        }
+
+        fn hops(&self) -> &[HopInfo] {
+            &[]
         }
     }
 

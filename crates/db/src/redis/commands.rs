@@ -10,6 +10,7 @@ use super::client::Client;
 use super::cluster::ClusterClient;
 use super::command::{All, Command, ToArgs};
 use super::script::Script;
+use super::session::Session;
 use super::types::{FromValue, NotByte, ServerError, Value};
 
 /// When and for how long a value is stored.
@@ -195,6 +196,7 @@ macro_rules! commands {
 
 commands!(Client);
 commands!(ClusterClient);
+commands!(Session);
 
 impl Client {
     /// Asks for a sign of life.

@@ -11,6 +11,7 @@ use super::streaming::Streaming;
 use super::upload::Upload;
 use crate::PROTOCOL;
 use crate::codec::Codec;
+use crate::deadline::Deadline;
 use crate::metadata::Metadata;
 
 /// Messages that may wait until the connection takes them; with one more, sending waits.
@@ -20,19 +21,20 @@ const QUEUE: usize = 8;
 pub struct Sender<C> {
     queue: mpsc::Sender<Bytes>,
     outbound: Outbound<C>,
+    deadline: Option<Deadline>,
 }
 
 impl<C: Codec> Sender<C> {
-    pub(crate) fn new(outbound: Outbound<C>) -> (Self, Upload) {
+    pub(crate) fn new(outbound: Outbound<C>, deadline: Option<Deadline>) -> (Self, Upload) {
         let (queue, mut messages) = mpsc::channel(QUEUE);
         let upload =
             Upload::new(futures_util::stream::poll_fn(move |cx| messages.poll_recv(cx).map(|some| some.map(Ok))));
-        (Self { queue, outbound }, upload)
+        (Self { queue, outbound, deadline }, upload)
     }
 
     /// Sends a message, once there is room for it: a server that doesn't read stops the sender. If the call is over, the error
-    /// ([`Kind::Closed`](portolan_core::Kind::Closed)) says only that; why is what the response says. A message whose future is
-    /// dropped is not sent.
+    /// ([`Kind::Closed`](portolan_core::Kind::Closed)) says only that; why is what the response says. The call's deadline holds here
+    /// too. A message whose future is dropped is not sent.
     pub async fn send(&mut self, message: &C::Request) -> Result<()> {
         self.push(self.outbound.frame(message)?).await
     }
@@ -44,7 +46,7 @@ impl<C: Codec> Sender<C> {
 
     async fn push(&mut self, frame: Bytes) -> Result<()> {
         let over = |_| Error::closed("the call is over").with_protocol(PROTOCOL).with_delivery(Delivery::NotSent);
-        self.queue.send(frame).await.map_err(over)
+        Deadline::bound(self.deadline, async { self.queue.send(frame).await.map_err(over) }).await
     }
 
     /// Says that no more messages will come.

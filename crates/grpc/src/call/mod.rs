@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::StreamExt;
 use portolan_core::{BoxFuture, Error, Result, Secret};
@@ -162,26 +162,19 @@ impl<T: Transport, C: Codec, K> Call<T, C, K> {
         self
     }
 
-    /// The plan, if nothing that was said is wrong.
-    async fn ready(self) -> Result<Ready<T, C, K>> {
-        if let Some(error) = self.refused {
-            return Err(error);
+    /// Settles all that is not said, if nothing that was said is wrong. In place: a call is large, and moved as little as can be.
+    async fn ready(&mut self) -> Result<()> {
+        match self.refused.take() {
+            Some(error) => Err(error),
+            None => self.plan.prepare().await,
         }
-        let mut plan = self.plan;
-        plan.prepare().await?;
-        Ok(Ready { plan, codec: self.codec, kind: self.kind, message: self.message })
     }
-}
 
-/// A call with nothing more to be said.
-struct Ready<T, C, K> {
-    plan: Plan<T>,
-    codec: C,
-    kind: K,
-    message: BytesMut,
-}
+    /// The one message, framed.
+    fn take_message(&mut self) -> Result<Bytes> {
+        message::finish(std::mem::take(&mut self.message), self.plan.message_encoding(), self.plan.max_send)
+    }
 
-impl<T: Transport, C: Codec, K> Ready<T, C, K> {
     /// What the messages of a stream go through on their way.
     fn outbound(&self) -> Outbound<C> {
         Outbound { codec: self.codec.clone(), encoding: self.plan.message_encoding(), max: self.plan.max_send }
@@ -193,10 +186,11 @@ impl<T: Transport, C: Codec> IntoFuture for Call<T, C, Unary> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let mut call = self;
         Box::pin(async move {
-            let ready = self.ready().await?;
-            let message = message::finish(ready.message, ready.plan.message_encoding(), ready.plan.max_send)?;
-            ready.plan.once(message.into()).await?.decode(&ready.codec)
+            call.ready().await?;
+            let message = call.take_message()?;
+            call.plan.once(message.into()).await?.decode(&call.codec)
         })
     }
 }
@@ -206,11 +200,12 @@ impl<T: Transport, C: Codec> IntoFuture for Call<T, C, ServerStreaming> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let mut call = self;
         Box::pin(async move {
-            let ready = self.ready().await?;
-            let message = message::finish(ready.message, ready.plan.message_encoding(), ready.plan.max_send)?;
-            let inbound = Inbound::open(&ready.plan, message.into()).await?;
-            Ok(Streaming::new(inbound, ready.codec))
+            call.ready().await?;
+            let message = call.take_message()?;
+            let inbound = Inbound::open(&call.plan, message.into()).await?;
+            Ok(Streaming::new(inbound, call.codec))
         })
     }
 }
@@ -225,11 +220,12 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let mut call = self;
         Box::pin(async move {
-            let ready = self.ready().await?;
-            let outbound = ready.outbound();
-            let upload = Upload::new(ready.kind.0.map(move |message| outbound.frame(&message)));
-            ready.plan.once(upload.into()).await?.decode(&ready.codec)
+            call.ready().await?;
+            let outbound = call.outbound();
+            let upload = Upload::new(call.kind.0.map(move |message| outbound.frame(&message)));
+            call.plan.once(upload.into()).await?.decode(&call.codec)
         })
     }
 }
@@ -244,11 +240,12 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let mut call = self;
         Box::pin(async move {
-            let ready = self.ready().await?;
-            let outbound = ready.outbound();
-            let upload = Upload::new(ready.kind.0.map(move |message| outbound.frame(&message)));
-            Ok(Streaming::new(Inbound::begin(ready.plan, upload.into()), ready.codec))
+            call.ready().await?;
+            let outbound = call.outbound();
+            let upload = Upload::new(call.kind.0.map(move |message| outbound.frame(&message)));
+            Ok(Streaming::new(Inbound::begin(call.plan, upload.into()), call.codec))
         })
     }
 }
@@ -258,11 +255,12 @@ impl<T: Transport, C: Codec> IntoFuture for Call<T, C, DuplexCall> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
+        let mut call = self;
         Box::pin(async move {
-            let ready = self.ready().await?;
-            let (sender, upload) = Sender::new(ready.outbound());
-            let inbound = Inbound::begin(ready.plan, upload.into());
-            Ok(Duplex::new(sender, Streaming::new(inbound, ready.codec)))
+            call.ready().await?;
+            let (sender, upload) = Sender::new(call.outbound(), call.plan.deadline);
+            let inbound = Inbound::begin(call.plan, upload.into());
+            Ok(Duplex::new(sender, Streaming::new(inbound, call.codec)))
         })
     }
 }

@@ -37,8 +37,15 @@ pub(crate) struct Plan<T> {
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) max_receive: usize,
     pub(crate) max_send: usize,
-    pub(crate) retry: Option<RetryPolicy>,
-    pub(crate) hedging: Option<HedgingPolicy>,
+    /// Apart, since most calls have none.
+    pub(crate) repeat: Option<Box<Repeat>>,
+}
+
+/// How attempts follow one another, as the service config says.
+#[derive(Debug, Clone)]
+pub(crate) enum Repeat {
+    Retry(RetryPolicy),
+    Hedge(HedgingPolicy),
 }
 
 impl<T> Plan<T> {
@@ -55,8 +62,7 @@ impl<T> Plan<T> {
             wait_for_ready: None,
             max_receive: shared.max_receive,
             max_send: shared.max_send,
-            retry: None,
-            hedging: None,
+            repeat: None,
             shared,
         }
     }
@@ -72,7 +78,7 @@ impl<T> Plan<T> {
         let timeout = self.timeout.map(Deadline::after);
         self.deadline = [self.deadline, timeout, Deadline::current()].into_iter().flatten().min();
         if !self.shared.interceptors.is_empty() {
-            self.ask().await?;
+            Box::pin(self.ask()).await?;
         }
         if self.deadline.is_some_and(|deadline| deadline.left().is_zero()) {
             return Err(exceeded_before());
@@ -88,8 +94,8 @@ impl<T> Plan<T> {
             self.wait_for_ready = self.wait_for_ready.or(config.wait_for_ready);
             self.max_receive = config.max_response.map_or(self.max_receive, |max| self.max_receive.min(max));
             self.max_send = config.max_request.map_or(self.max_send, |max| self.max_send.min(max));
-            self.retry.clone_from(&config.retry);
-            self.hedging.clone_from(&config.hedging);
+            let retry = config.retry.clone().map(Repeat::Retry);
+            self.repeat = retry.or_else(|| config.hedging.clone().map(Repeat::Hedge)).map(Box::new);
         }
     }
 

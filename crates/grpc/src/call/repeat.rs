@@ -7,7 +7,7 @@ use portolan_core::clock::{self, Instant};
 use portolan_core::{Delivery, Error, Kind, Result};
 
 use super::attempt::Content;
-use super::plan::Plan;
+use super::plan::{Plan, Repeat};
 use super::reader::Opened;
 use crate::policy::{HedgingPolicy, RetryPolicy};
 use crate::status::Status;
@@ -45,8 +45,9 @@ struct Tally {
 impl<T: Transport> Plan<T> {
     /// Makes attempts until one is answered, or none may follow.
     pub(crate) async fn open(&self, content: Content) -> Result<Opened<T::Body>> {
-        if let Some(policy) = self.hedging.as_ref().filter(|_| content.is_whole()) {
-            return self.hedge(policy, &content).await;
+        let repeat = self.repeat.as_deref().filter(|_| content.is_whole());
+        if let Some(Repeat::Hedge(policy)) = repeat {
+            return Box::pin(self.hedge(policy, &content)).await;
         }
         let mut tally = Tally::default();
         let mut last = None;
@@ -63,12 +64,11 @@ impl<T: Transport> Plan<T> {
                 last = Some(error);
                 continue;
             }
-            match self
-                .retry
-                .as_ref()
-                .filter(|_| content.is_whole())
-                .and_then(|policy| self.again(policy, &error, &mut tally))
-            {
+            let wait = match repeat {
+                Some(Repeat::Retry(policy)) => self.again(policy, &error, &mut tally),
+                _ => None,
+            };
+            match wait {
                 Some(wait) => clock::sleep(wait).await,
                 None => return Err(error),
             }

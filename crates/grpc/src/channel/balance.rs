@@ -62,7 +62,18 @@ impl Balancer {
         soonest.unwrap_or_else(|| clock::now() + self.way.backoff.0)
     }
 
-    /// A connection that takes calls.
+    /// A connection that takes calls, if there is nothing to be done for it.
+    pub(super) fn ready(&self) -> Option<SendRequest> {
+        let list = self.list();
+        if self.balancing == Balancing::PickFirst {
+            return list.first()?.ready();
+        }
+        // One that is not connected is to be looked after.
+        let all = !list.is_empty() && list.iter().all(|one| one.ready().is_some());
+        if all { self.choose(&list, self.turn.fetch_add(1, Ordering::Relaxed)) } else { None }
+    }
+
+    /// A connection that takes calls, made if there is none.
     pub(super) async fn pick(&self) -> Result<SendRequest> {
         if self.balancing == Balancing::PickFirst {
             let one = self.list().first().cloned();

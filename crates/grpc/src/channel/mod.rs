@@ -128,8 +128,8 @@ impl Channel {
         Ok(Self { inner: Arc::new(Inner { url: url.into(), balancer }) })
     }
 
-    /// A connection that takes calls now, made if there is none.
-    async fn ready(&self, wait: bool) -> Result<SendRequest> {
+    /// A connection that takes calls, made if there is none.
+    async fn connected(&self, wait: bool) -> Result<SendRequest> {
         loop {
             let error = match self.inner.balancer.pick().await {
                 Ok(handle) => return Ok(handle),
@@ -158,7 +158,11 @@ impl Transport for Channel {
     type Body = RecvBody;
 
     async fn send(&self, request: Request<Body>) -> Result<Response<RecvBody>> {
-        let handle = self.ready(request.body().wait_for_ready()).await?;
+        let handle = match self.inner.balancer.ready() {
+            Some(handle) => handle,
+            // Rare, and large.
+            None => Box::pin(self.connected(request.body().wait_for_ready())).await?,
+        };
         handle.send(request).await
     }
 }

@@ -1,13 +1,11 @@
 //! Servers of other implementations, from the folder where the testbed is installed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use portolan_testbed::{Certs, Server, Service, find, free_port};
 
-/// Where the testbed's Python (grpcio, grpcio-tools, -reflection, -health-checking, -status) and node modules are.
-fn root() -> PathBuf {
-    std::env::var_os("PORTOLAN_TESTBED").map_or_else(|| "/opt/portolan-testbed".into(), PathBuf::from)
-}
+/// Where the testbed's Python environments and node modules are.
+const TESTBED: &str = "/opt/portolan-testbed";
 
 /// A running server, how to reach it, and whose certificates it has.
 pub(crate) struct Peer {
@@ -38,7 +36,7 @@ fn script(name: &str) -> String {
 /// grpcio.
 pub(crate) fn python(tls: bool) -> Option<Peer> {
     let package = "pip:grpcio grpcio-tools grpcio-reflection grpcio-health-checking grpcio-status";
-    let python = root().join("bin/python3").display().to_string();
+    let python = format!("{TESTBED}/grpcio/bin/python");
     start(Service::new(package, python).args(["-u", &script("interop_server.py")]), tls)
 }
 
@@ -54,7 +52,7 @@ pub(crate) fn connect_node(tls: bool) -> Option<Peer> {
 }
 
 fn node(package: &str, packages: &str, name: &str, tls: bool) -> Option<Peer> {
-    let modules = root().join("node");
+    let modules = Path::new(TESTBED).join("npm");
     find(packages, modules.join("node_modules").join(package).to_str()?)?;
     let service = Service::new("nodejs", "node").arg(script(name)).arg(modules.display().to_string());
     start(service, tls)

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use portolan_core::{Error, Kind, Phase, Result, clock};
@@ -16,14 +17,18 @@ use super::state::Death;
 use super::{Correlate, Route, Shared};
 use crate::alarm::Alarm;
 
-/// The first read buffer.
-const READ_CHUNK: usize = 8 * 1024;
+/// The first read buffer, and all of it that an idle connection keeps.
+const READ_CHUNK: usize = 2 * 1024;
 /// The largest step by which the read buffer grows.
 const MAX_READ_CHUNK: usize = 256 * 1024;
 /// Frames handed out under one lock, so that callers are not kept from it for long.
 const BATCH: usize = 256;
 /// Write buffers larger than this are given back when they are empty.
 const KEPT_BUFFER: usize = 256 * 1024;
+/// Write buffers larger than this are given back when the connection is idle.
+const IDLE_BUFFER: usize = 1024;
+/// How long nothing must have come before a connection is idle, at most twice this: between bursts the buffers are kept.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Moves a [`Mux`](super::Mux)'s bytes until the connection ends, we close it, or the last handle is dropped. Dropping it
 /// ends the connection and fails the calls in flight.
@@ -44,6 +49,10 @@ pub struct Driver<C: Correlate, S> {
     yielded: bool,
     alarm: Alarm,
     wakers: Vec<Waker>,
+    /// Set while there are large buffers; the bytes read so far, modulo a lot, now and when it rang last.
+    idle: Alarm,
+    received: u64,
+    seen: u64,
 }
 
 // Nothing in it is ever pinned: every future it polls is made anew for each poll.
@@ -66,6 +75,9 @@ impl<C: Correlate, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
             yielded: false,
             alarm: Alarm::default(),
             wakers: Vec::new(),
+            idle: Alarm::default(),
+            received: 0,
+            seen: 0,
         }
     }
 
@@ -76,7 +88,7 @@ impl<C: Correlate, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
                 // Scheduled again already, behind whoever is ready to add to this write.
                 return Poll::Pending;
             }
-            if self.expire(cx) {
+            if self.expire(cx) || self.shrink(cx) {
                 continue;
             }
             let mut state = self.shared.state.lock();
@@ -120,8 +132,12 @@ impl<C: Correlate, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
             match pin!(self.io.read_buf(&mut self.read)).poll(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => self.eof = true,
-                Poll::Ready(Ok(n)) if n == room => self.chunk = self.chunk.saturating_mul(2).min(MAX_READ_CHUNK),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(n)) => {
+                    self.received = self.received.wrapping_add(u64::try_from(n).unwrap_or(1));
+                    if n == room {
+                        self.chunk = self.chunk.saturating_mul(2).min(MAX_READ_CHUNK);
+                    }
+                }
                 Poll::Ready(Err(error)) => return Err(Error::io(Phase::Idle, error)),
             }
         }
@@ -244,6 +260,34 @@ impl<C: Correlate, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
         true
     }
 
+    /// Gives the large buffers of a burst back when nothing has come for a while; whether the stream must be polled again.
+    fn shrink(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.chunk <= READ_CHUNK && self.write.capacity() <= IDLE_BUFFER {
+            return false;
+        }
+        loop {
+            if !self.idle.is_set() {
+                self.idle.after(Some(IDLE_AFTER));
+            }
+            if self.idle.poll(cx).is_pending() {
+                return false;
+            }
+            self.idle.at(None);
+            if self.seen == self.received {
+                break;
+            }
+            self.seen = self.received;
+        }
+        if !self.read.is_empty() || self.written < self.write.len() {
+            return false;
+        }
+        (self.read, self.chunk) = (BytesMut::new(), READ_CHUNK);
+        (self.write, self.written) = (BytesMut::new(), 0);
+        (self.frames, self.wakers) = (VecDeque::new(), Vec::new());
+        self.shared.state.lock().shrink(IDLE_BUFFER);
+        true
+    }
+
     /// Fails the calls that are late; whether there may be any.
     fn expire(&mut self, cx: &mut Context<'_>) -> bool {
         let earliest = self.shared.state.lock().earliest;
@@ -284,5 +328,12 @@ impl<C: Correlate, S> Drop for Driver<C, S> {
 impl<C: Correlate, S> fmt::Debug for Driver<C, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").field("protocol", &self.shared.protocol).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl<C: Correlate, S> Driver<C, S> {
+    pub(super) fn held(&self) -> usize {
+        self.read.capacity() + self.write.capacity()
     }
 }

@@ -428,6 +428,17 @@ impl<C: Codec> State<C> {
         }
     }
 
+    /// Gives back what an idle connection does not need.
+    pub(super) fn shrink(&mut self, kept: usize) {
+        if self.out.is_empty() && self.out.capacity() > kept {
+            self.out = BytesMut::new();
+        }
+        if self.free.len() == self.slots.len() && self.in_flight() == 0 {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+            (self.order, self.by_id) = (VecDeque::new(), HashMap::new());
+        }
+    }
+
     /// Whether every call that somebody waits for is answered, and every byte handed to the driver.
     pub(super) fn is_drained(&self) -> bool {
         self.out.is_empty() && self.order.is_empty() && self.by_id.is_empty()

@@ -596,3 +596,30 @@ async fn a_dropped_driver_fails_the_calls() {
     let error = call.await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (Kind::Closed, Delivery::NotSent));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_buffers_of_a_burst_are_given_back_when_it_is_over() {
+    let (near, far) = duplex(64 * 1024);
+    let codec = Ordered(Lines::new("ordered", LineRule::Strict, 100_000));
+    let (mux, mut driver) = Mux::pair(near, codec, MuxOptions::default());
+    tokio::spawn(echo(far));
+    let long = vec![b'x'; 30_000];
+    let burst = async {
+        for _ in 0..3 {
+            assert_eq!(mux.call(&long).await.unwrap().len(), long.len());
+        }
+    };
+    tokio::select! {
+        () = burst => {}
+        () = &mut driver => panic!("the connection has ended"),
+    }
+    assert!(driver.held() > 30_000);
+    assert!(tokio::time::timeout(Duration::from_secs(3), &mut driver).await.is_err());
+    assert!(driver.held() <= 2048, "{} bytes", driver.held());
+    assert_eq!(mux.shared().state.lock().slots_len(), 0);
+    let call = mux.call(b"again");
+    tokio::select! {
+        reply = call => assert_eq!(reply.unwrap(), "again"),
+        () = &mut driver => panic!("the connection has ended"),
+    }
+}

@@ -56,6 +56,8 @@ struct Payload {
 
 /// Messages of one stream.
 const MESSAGES: usize = 1000;
+/// Messages that the server sends at once.
+const TOGETHER: usize = 10;
 
 fn frame(message: &Payload) -> Bytes {
     let mut frame = BytesMut::new();
@@ -88,7 +90,8 @@ async fn connection(io: tokio::net::TcpStream) {
     builder.max_concurrent_streams(1000).initial_window_size(1 << 20).initial_connection_window_size(1 << 20);
     let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
     let small = frame(&Payload { body: vec![7; 100] });
-    let large = frame(&Payload { body: vec![7; 1024] });
+    // Messages that are ready together travel together, as servers send them; one by one, the server is what is measured.
+    let large = Bytes::from(frame(&Payload { body: vec![7; 1024] }).repeat(TOGETHER));
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let (small, large) = (small.clone(), large.clone());
         tokio::spawn(async move {
@@ -100,7 +103,7 @@ async fn connection(io: tokio::net::TcpStream) {
             let response = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
             let mut send = respond.send_response(response, false).unwrap();
             if streaming {
-                for _ in 0..MESSAGES {
+                for _ in 0..MESSAGES / TOGETHER {
                     send.reserve_capacity(large.len());
                     while send.capacity() < large.len() {
                         if std::future::poll_fn(|cx| send.poll_capacity(cx)).await.is_none() {

@@ -1,0 +1,138 @@
+//! Event streams by the HTTP client, over each version.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a test plays the server and fails by panicking"
+)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use portolan_core::{Connector, Roots, Tls};
+use portolan_http::{Client, Version};
+use portolan_sse::{EventSource, Options, State};
+use portolan_testbed::{Certs, ServerTls};
+use tokio::net::TcpListener;
+
+type Ids = Arc<Mutex<Vec<Option<String>>>>;
+
+/// Three parts of a stream, then no more; what each request said is kept.
+fn answer(asked: &Ids, headers: &http::HeaderMap) -> Response<Bytes> {
+    let id = headers.get("last-event-id").map(|id| id.to_str().unwrap().to_owned());
+    assert_eq!(headers["accept"], "text/event-stream");
+    let turn = {
+        let mut asked = asked.lock().unwrap();
+        asked.push(id);
+        asked.len()
+    };
+    let body = match turn {
+        1 => "retry: 10\nid: 1\ndata: one\n\nid: 2\ndata: two\n\n",
+        2 => "data: three\n\n",
+        3 => "id: 4\nevent: last\ndata: four\n\n",
+        _ => return Response::builder().status(204).body(Bytes::new()).unwrap(),
+    };
+    Response::builder().header("content-type", "text/event-stream").body(Bytes::from_static(body.as_bytes())).unwrap()
+}
+
+async fn tcp(asked: Ids) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let asked = asked.clone();
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let response = answer(&asked, request.headers()).map(Full::new);
+                async { Ok::<_, std::convert::Infallible>(response) }
+            });
+            tokio::spawn(async move {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    addr
+}
+
+fn quic(certs: &Certs, asked: Ids) -> SocketAddr {
+    let crypto =
+        quinn::crypto::rustls::QuicServerConfig::try_from(ServerTls::new(certs).alpn(["h3"]).config()).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = endpoint.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let Ok(quic) = incoming.await else { return };
+                let quic = h3_quinn::Connection::new(quic);
+                let Ok(mut server) = h3::server::Connection::<_, Bytes>::new(quic).await else { return };
+                while let Ok(Some(resolver)) = server.accept().await {
+                    let Ok((request, mut stream)) = resolver.resolve_request().await else { return };
+                    let (parts, body) = answer(&asked, request.headers()).into_parts();
+                    let _ = stream.send_response(Response::from_parts(parts, ())).await;
+                    let _ = stream.send_data(body).await;
+                    let _ = stream.finish().await;
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// Reads all there is, from a request that says where to begin.
+async fn follow(client: Client, url: String, asked: &Ids) {
+    let request = client.get(&url).last_event_id("0").build().unwrap();
+    let options = Options::new().min_wait(Duration::from_millis(1));
+    let mut source = EventSource::open_with(&client, request, options).unwrap();
+    let mut seen = Vec::new();
+    while let Some(event) = source.recv().await.unwrap() {
+        seen.push(format!("{} {} {}", event.name, event.data, event.id));
+    }
+    assert_eq!(seen, ["message one 1", "message two 2", "message three 2", "last four 4"]);
+    assert_eq!(source.state(), State::Closed);
+    let said: Vec<_> = asked.lock().unwrap().iter().map(|id| id.clone().unwrap_or_default()).collect();
+    assert_eq!(said, ["0", "2", "2", "4"]);
+}
+
+#[tokio::test]
+async fn sse_last_event_id_flows_end_to_end_over_http2() {
+    let asked = Ids::default();
+    let addr = tcp(asked.clone()).await;
+    let client = Client::builder().version(Version::Http2Only).build().unwrap();
+    follow(client.clone(), format!("http://{addr}/events"), &asked).await;
+    assert_eq!(client.metrics().opened, 1, "streams of one connection");
+}
+
+#[tokio::test]
+async fn events_flow_over_http1_too() {
+    let asked = Ids::default();
+    let addr = tcp(asked.clone()).await;
+    follow(Client::new(), format!("http://{addr}/events"), &asked).await;
+}
+
+#[tokio::test]
+async fn events_flow_over_http3_too() {
+    let (certs, asked) = (Certs::new(), Ids::default());
+    let addr = quic(&certs, asked.clone());
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let connector = Connector::builder().tls(tls).build().unwrap();
+    let client = Client::builder().connector(connector).version(Version::Http3Only).build().unwrap();
+    follow(client, format!("https://localhost:{}/events", addr.port()), &asked).await;
+}
+
+#[tokio::test]
+async fn a_body_that_can_be_sent_once_is_refused() {
+    let client = Client::new();
+    let body = portolan_http::Body::from_reader(&b"once"[..]);
+    let request = client.post("http://localhost/").body(body).build().unwrap();
+    assert!(EventSource::open_with(&client, request, Options::new()).is_err());
+}

@@ -1,0 +1,120 @@
+"""An HTTP/3 proxy on aioquic: CONNECT and CONNECT-UDP. python3 masque.py PORT CERTIFICATE KEY [AUTHORIZATION]."""
+
+import asyncio
+import os
+import sys
+from urllib.parse import unquote
+
+from aioquic.asyncio import serve
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, DatagramReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StreamReset
+
+AUTHORIZATION = sys.argv[4].encode() if len(sys.argv) > 4 else None
+
+
+class Udp(asyncio.DatagramProtocol):
+    def __init__(self, server, stream):
+        self.server, self.stream = server, stream
+
+    def datagram_received(self, data, addr):
+        # Context 0 is a UDP payload.
+        self.server.http.send_datagram(self.stream, b"\x00" + data)
+        self.server.transmit()
+
+    def error_received(self, error):
+        pass
+
+
+class Proxy(QuicConnectionProtocol):
+    http = None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tcp, self.udp, self.early = {}, {}, {}
+
+    def quic_event_received(self, event):
+        if isinstance(event, ProtocolNegotiated):
+            # It announces datagrams together with WebTransport only.
+            self.http = H3Connection(self._quic, enable_webtransport=True)
+        if isinstance(event, ConnectionTerminated):
+            for writer in self.tcp.values():
+                writer.close()
+        if isinstance(event, StreamReset) and event.stream_id in self.tcp:
+            self.tcp.pop(event.stream_id).close()
+        if self.http is not None:
+            for happened in self.http.handle_event(event):
+                self.on_event(happened)
+            self.transmit()
+
+    def on_event(self, event):
+        if isinstance(event, HeadersReceived) and event.stream_id not in self.early:
+            self.early[event.stream_id] = []
+            asyncio.ensure_future(self.on_head(event.stream_id, dict(event.headers)))
+        elif isinstance(event, DataReceived):
+            self.on_data(event.stream_id, event.data, event.stream_ended)
+        elif isinstance(event, DatagramReceived) and event.stream_id in self.udp:
+            if event.data[:1] == b"\x00":
+                self.udp[event.stream_id].sendto(event.data[1:])
+
+    def on_data(self, stream, data, ended):
+        writer = self.tcp.get(stream)
+        if writer is None:
+            self.early.setdefault(stream, []).append((data, ended))
+            return
+        writer.write(data)
+        if ended:
+            writer.write_eof()
+
+    def refuse(self, stream, status, *headers, body=b""):
+        self.http.send_headers(stream, [(b":status", status), *headers])
+        self.http.send_data(stream, body, True)
+        self.transmit()
+
+    async def on_head(self, stream, fields):
+        if AUTHORIZATION and fields.get(b"proxy-authorization") != AUTHORIZATION:
+            return self.refuse(stream, b"407", (b"proxy-authenticate", b'Basic realm="masque"'))
+        if fields[b":method"] != b"CONNECT":
+            return self.refuse(stream, b"405")
+        if fields.get(b":protocol") == b"connect-udp":
+            return await self.on_udp(stream, fields)
+        host, port = fields[b":authority"].decode().rsplit(":", 1)
+        try:
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError as error:
+            return self.refuse(stream, b"502", body=str(error).encode())
+        self.http.send_headers(stream, [(b":status", b"200")])
+        self.tcp[stream] = writer
+        for data, ended in self.early[stream]:
+            self.on_data(stream, data, ended)
+        self.transmit()
+        while data := await reader.read(16384):
+            self.http.send_data(stream, data, False)
+            self.transmit()
+        self.http.send_data(stream, b"", True)
+        self.transmit()
+
+    async def on_udp(self, stream, fields):
+        assert fields[b"capsule-protocol"] == b"?1"
+        host, port = fields[b":path"].decode().split("/")[4:6]
+        loop = asyncio.get_running_loop()
+        addr = (unquote(host), int(port))
+        transport, _ = await loop.create_datagram_endpoint(lambda: Udp(self, stream), remote_addr=addr)
+        self.udp[stream] = transport
+        self.http.send_headers(stream, [(b":status", b"200"), (b"capsule-protocol", b"?1")])
+        self.transmit()
+
+
+async def main(port, certificate, key):
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536)
+    # The outer one of two has room for the inner one's.
+    configuration.max_datagram_size = int(os.environ.get("MTU", 1400))
+    configuration.load_cert_chain(certificate, key)
+    await serve("127.0.0.1", port, configuration=configuration, create_protocol=Proxy)
+    print("ready", flush=True)
+    await asyncio.Future()
+
+
+asyncio.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
