@@ -20,6 +20,7 @@ use crate::outbound::Outbound;
 /// What one read asks for at first, and at most once reads come full.
 const READ: usize = 4 << 10;
 const READ_MOST: usize = 64 << 10;
+const READ_MOST_LEAN: usize = 32 << 10;
 /// Less room than this is not worth a read.
 const READ_LEAST: usize = 1 << 10;
 /// The most that is reserved on the word of a frame's header alone.
@@ -292,7 +293,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(core.lost(Some(error)))),
             Poll::Pending => {
                 if core.options.lean && core.input.is_empty() {
-                    core.input = BytesMut::new();
+                    // The next read is small again: what is given of it keeps the whole buffer alive.
+                    (core.input, core.read_size) = (BytesMut::new(), READ);
                 }
                 self.poll_alarm(wakers)
             }
@@ -465,7 +467,8 @@ impl Core {
 
     fn heard_bytes(&mut self, count: usize, room: usize) {
         if count == room {
-            self.read_size = (self.read_size * 2).min(READ_MOST);
+            let most = if self.options.lean { READ_MOST_LEAN } else { READ_MOST };
+            self.read_size = (self.read_size * 2).min(most);
         }
         if self.options.keepalive.is_some() {
             self.heard = Some(clock::now());
