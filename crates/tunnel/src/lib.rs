@@ -14,6 +14,10 @@
 //!   resets of the client are a FIN for the target.
 //! - **Tested against**: redis-server through it, with TLS and without, in chains with microsocks; scripted peers at every stage. The
 //!   protocol is our own, so there is no foreign gateway; any WebSocket client can speak it.
+//! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the gateway): 6.2 KiB
+//!   for an idle tunnel, used before or not, since buffers are given back; about 180 KiB with both directions stalled at full
+//!   backpressure. Against a plain TCP relay with buffers of 64 KiB on two shared cores: 1 GiB up 0.83 to 1.00 of its speed, down 0.94
+//!   to 1.07, round trips of 64 bytes 0.91 to 0.99 (the client's masking included).
 //! - **Security**: without a hook there is no gateway unless one says [`anyone`](gateway::GatewayBuilder::anyone); only public
 //!   addresses are reached unless a policy says otherwise; pages of foreign origins are refused; logs hold peer, identity and target,
 //!   never headers or queries.

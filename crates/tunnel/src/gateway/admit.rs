@@ -136,7 +136,9 @@ impl Shared {
         }
         let options = Options::new().role(Role::Server).lean(true).early(early).close_timeout(self.limits.close);
         // Pieces are given as they arrive, so the length of a frame asks for no room.
-        let options = options.max_frame(usize::MAX).max_message(usize::MAX).write_buffer(self.limits.window);
+        let options = options.max_frame(usize::MAX).max_message(usize::MAX);
+        // With one more read above it the buffer is still within the window, and need not grow to twice that.
+        let options = options.write_buffer(self.limits.window / 4 * 3);
         let options = match self.limits.keepalive {
             Some((idle, timeout)) => options.keepalive(idle, timeout),
             None => options,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine;
 use http::{HeaderMap, HeaderValue, header};
 use portolan_core::{BoxFuture, Credentials, Endpoint, Secret};
+use subtle::ConstantTimeEq;
 
 /// A client that asks for a tunnel, as the authentication hook sees it.
 #[derive(Clone)]
@@ -50,6 +51,18 @@ impl Attempt {
     /// The token of Bearer authentication (RFC 6750), if one was sent.
     pub fn bearer(&self) -> Option<Secret> {
         self.authorization("bearer")
+    }
+
+    /// Whether it is this user with this password. The time it takes tells nothing of either.
+    pub fn is_basic(&self, login: &Credentials) -> bool {
+        let Some(given) = self.basic() else { return false };
+        let user = given.user.as_bytes().ct_eq(login.user.as_bytes());
+        (user & given.password.expose().as_bytes().ct_eq(login.password.expose().as_bytes())).into()
+    }
+
+    /// Whether it has this token. The time it takes tells nothing of it.
+    pub fn is_bearer(&self, token: &Secret) -> bool {
+        self.bearer().is_some_and(|given| given.expose().as_bytes().ct_eq(token.expose().as_bytes()).into())
     }
 
     fn authorization(&self, scheme: &str) -> Option<Secret> {

@@ -9,10 +9,7 @@
 //! let gateway = Gateway::builder()
 //!     .policy(Policy::public_only())
 //!     .authenticate(|attempt| async move {
-//!         match attempt.bearer() {
-//!             Some(token) if token.expose() == "sesame" => Access::allow("ann"),
-//!             _ => Access::Forbidden,
-//!         }
+//!         if attempt.is_bearer(&"sesame".into()) { Access::allow("ann") } else { Access::Forbidden }
 //!     })
 //!     .limits(Limits::new().max_tunnels(1000))
 //!     .build()?;

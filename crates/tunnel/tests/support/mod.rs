@@ -14,7 +14,7 @@ use portolan_websocket::{Incoming, Message, Options, Request, WebSocket};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A wall's limit for what must come.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(120);
 
 pub async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.unwrap_or_else(|_| panic!("too late: {what}"))
