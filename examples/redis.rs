@@ -1,9 +1,11 @@
 //! Runs a Redis command: `cargo run --example redis -- [redis://localhost] [--via PROXY] COMMAND [ARG ...]`.
+//!
+//! The URL may also be that of a cluster (`redis+cluster://a,b`) or of sentinels (`redis+sentinel://a,b/service`).
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use portolan_core::{Connector, Error, Hop, Result};
-use portolan_db::redis::{Client, Command, Options, Value};
+use portolan_db::redis::{Client, ClusterClient, ClusterOptions, Command, Options, Value};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -16,20 +18,31 @@ async fn main() -> Result<()> {
             _ => words.push(arg),
         }
     }
-    let client = Client::connect(&net.build()?, Options::from_url(&url)?).await?;
+    let net = net.build()?;
     let mut words = words.into_iter();
-    let Some(name) = words.next() else {
+    let name = words.next();
+    if let (Some(name), true) = (&name, url.contains("+cluster://")) {
+        let cluster = ClusterClient::connect(&net, ClusterOptions::from_url(&url)?).await?;
+        show(&cluster.run(&command(name.clone(), words)).await?, 0);
+        return cluster.close().await;
+    }
+    let client = Client::connect(&net, Options::from_url(&url)?).await?;
+    let Some(name) = name else {
         let info = client.info().ok_or_else(|| Error::usage("not connected"))?;
         println!("connected: {:#?}", info.timings);
         return client.close().await;
     };
+    show(&client.run(&command(name, words)).await?, 0);
+    client.close().await
+}
+
+fn command(name: String, words: impl Iterator<Item = String>) -> Command {
     // A name known only at run time lives as long as the program: this one ends soon.
     let mut command = Command::new(name.leak());
     for word in words {
         command.push(word.as_bytes());
     }
-    show(&client.run(&command).await?, 0);
-    client.close().await
+    command
 }
 
 fn show(value: &Value, depth: usize) {

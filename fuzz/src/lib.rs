@@ -59,6 +59,7 @@ macro_rules! free {
 mod compression;
 mod http1;
 mod http2;
+mod http3;
 mod notation;
 mod tape;
 mod targets;
@@ -66,6 +67,7 @@ mod targets;
 pub use compression::{fuzzed_hpack, fuzzed_qpack};
 pub use http1::fuzzed_http1;
 pub use http2::fuzzed_http2;
+pub use http3::fuzzed_http3;
 pub use notation::{fuzzed_ber, fuzzed_xdr};
 pub use targets::*;
 

@@ -15,4 +15,5 @@ crate::targets! {
     codec websocket = crate::fuzzed_websocket_decoder;
     codec sse = portolan_sse::Decoder::default;
     codec grpc = crate::fuzzed_grpc_frames;
+    free http3 = crate::fuzzed_http3;
 }

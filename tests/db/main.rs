@@ -12,4 +12,5 @@
 
 mod redis;
 mod redis_cluster;
+mod redis_sentinel;
 mod rogue;

@@ -11,6 +11,7 @@ mod check;
 mod ci;
 mod deps;
 mod markers;
+mod micro;
 mod record;
 mod registry;
 mod run;
@@ -40,7 +41,8 @@ const HELP: &str = "cargo xtask COMMAND
   check                            sync, layers, decoders, headers, sizes, seams, stubs: what no lint sees
   deps FEATURE                     what depending on one protocol compiles
   fuzz TARGET [ARGS..]             look for inputs that break a decoder (needs a nightly toolchain and cargo-fuzz)
-  bench micro | peers NAME         instruction counts; side by side with the best clients there are
+  bench micro [--write]            instructions of the hot codecs, beside those of benches/micro.tsv
+  bench peers redis | http         side by side with the best clients there are
   ci                               every stage that a change must pass, timed
 ";
 
@@ -73,7 +75,9 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
         ["new-protocol", "--trial"] => scaffold::trial(root),
         ["deps", feature] => deps::run(root, feature),
         ["fuzz", target, rest @ ..] => fuzz(root, target, rest),
-        ["bench", "micro"] => run::run(&mut run::cargo(root, &["bench", "-p", "portolan-benches"])),
+        ["bench", "micro"] => micro::run_all(root, false),
+        ["bench", "micro", "--write"] => micro::run_all(root, true),
+        ["bench", "peers", "http", rest @ ..] => bench(root, "http", rest),
         ["bench", bin @ "peers", rest @ ..] => bench(root, bin, rest),
         ["ci"] => ci::run_all(root),
         [] | ["help" | "--help" | "-h"] => {

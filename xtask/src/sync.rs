@@ -119,15 +119,17 @@ fn features_table(manifest: &str) -> String {
 }
 
 fn reexports(table: &Table) -> String {
-    let mut out = String::new();
+    let mut lines = Vec::new();
     for (name, _) in table.families() {
         for row in table.of(name) {
             let (library, module) = (library(table.package(row)), row.module());
             let path = if row.is_crate() { format!("{library} as {module}") } else { format!("{library}::{module}") };
-            let _ = writeln!(out, "#[cfg(feature = {:?})]\npub use {path};", row.name);
+            lines.push((path, &row.name));
         }
     }
-    out
+    // In rustfmt's order.
+    lines.sort();
+    lines.iter().map(|(path, name)| format!("#[cfg(feature = {name:?})]\npub use {path};\n")).collect()
 }
 
 fn readme_table(table: &Table) -> String {

@@ -224,7 +224,7 @@ mod reqwest_ {
 }
 
 mod hyper_util_ {
-    use super::{Bytes, BodyExt, Empty, Work, fan};
+    use super::{BodyExt, Bytes, Empty, Work, fan};
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
 
@@ -245,7 +245,7 @@ mod hyper_util_ {
 }
 
 mod hyper_ {
-    use super::{Bytes, BodyExt, Empty, Rc, Work};
+    use super::{BodyExt, Bytes, Empty, Rc, Work};
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
     async fn tcp(url: &str) -> TokioIo<tokio::net::TcpStream> {
@@ -336,8 +336,12 @@ fn one(name: &str, workload: &str, tasks: u64, each: u64) {
 fn all() {
     let nginx = Nginx::start(true);
     let small = format!("http://127.0.0.1:{}/small", nginx.h1);
-    let h1: &[(&str, Make)] =
-        &[("portolan", ours::h1), ("reqwest", reqwest_::h1), ("hyper-util", hyper_util_::h1), ("hyper conn", hyper_::h1)];
+    let h1: &[(&str, Make)] = &[
+        ("portolan", ours::h1),
+        ("reqwest", reqwest_::h1),
+        ("hyper-util", hyper_util_::h1),
+        ("hyper conn", hyper_::h1),
+    ];
     measure("HTTP/1.1 GET 16 B, 64 connections", &small, 64, 1_500, h1);
     measure("HTTP/1.1 GET 16 B, 1 connection", &small, 1, 20_000, h1);
     let small = format!("http://127.0.0.1:{}/small", nginx.h2);

@@ -66,6 +66,8 @@ mod frame;
 pub mod health;
 #[cfg(feature = "http3")]
 mod http3;
+#[cfg(feature = "http-client")]
+mod http_client;
 mod intercept;
 mod metadata;
 mod policy;

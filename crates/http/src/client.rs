@@ -288,6 +288,9 @@ impl Client {
     /// Asks for compressed bodies, unless the caller asks for something by itself; a range is one of plain bytes.
     fn asks_for_codings(&self, request: &mut Request) -> Option<&DecodeOptions> {
         let (value, options) = self.0.settings.decode.as_ref()?;
+        if request.options.more.as_ref().is_some_and(|more| more.raw) {
+            return None;
+        }
         let headers = &mut request.parts.headers;
         if headers.contains_key(header::ACCEPT_ENCODING) || headers.contains_key(header::RANGE) {
             return None;

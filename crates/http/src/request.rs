@@ -44,6 +44,8 @@ pub(crate) struct More {
     pub(crate) idempotent: Option<bool>,
     pub(crate) digest: Option<Credentials>,
     pub(crate) hedge: Option<Duration>,
+    /// Bodies come as they are on the wire.
+    pub(crate) raw: bool,
 }
 
 impl Options {
@@ -115,6 +117,21 @@ impl Request {
     /// Bounds by phase: see [`RequestBuilder::timeouts`].
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.options.timeouts = timeouts.over(&self.options.timeouts);
+    }
+
+    /// How often it is tried again.
+    pub fn set_retry(&mut self, retry: Retry) {
+        self.options.more().retry = Some(retry);
+    }
+
+    /// How redirects are followed.
+    pub fn set_redirect(&mut self, redirect: Redirect) {
+        self.options.more().redirect = Some(redirect);
+    }
+
+    /// Whether a compressed body is asked for and undone, where the client does that. Default on.
+    pub fn set_decompression(&mut self, on: bool) {
+        self.options.more().raw = !on;
     }
 
     /// Which version it is sent by.

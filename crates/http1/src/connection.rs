@@ -15,8 +15,10 @@ use crate::options::Options;
 
 /// Room for the head of a usual response. Kept while the connection is idle, so it is small.
 const SMALL: usize = 4 << 10;
-/// Room for a read of a long body: fewer reads, and no more than a socket usually holds.
+/// Room for the first reads of a long body.
 const LARGE: usize = 64 << 10;
+/// Room for its later ones, while each finds more than fits: as much as a socket usually holds.
+const LARGEST: usize = 512 << 10;
 
 /// In which state the conversation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Connection<T> {
     pub(crate) keep_alive: bool,
     pub(crate) options: Options,
     pub(crate) alarm: Alarm,
+    /// Room for the next read of a long body.
+    room: usize,
     requests: u64,
 }
 
@@ -56,6 +60,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             keep_alive: true,
             options,
             alarm: Alarm::default(),
+            room: LARGE,
             requests: 0,
         }
     }
@@ -135,6 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     /// Marks the end of an exchange that went well.
     pub(crate) fn finish(&mut self) {
         self.alarm.at(None);
+        self.room = LARGE;
         // Bytes that nobody asked for: what they would be taken for is anyone's guess.
         self.state = if self.keep_alive && self.read.is_empty() { State::Idle } else { State::Over };
         if self.read.capacity() > SMALL {
@@ -147,11 +153,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Reads what there is; 0 is the end of the stream.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<std::io::Result<usize>> {
-        let room = if large { LARGE } else { SMALL };
+        let room = if large { self.room } else { SMALL };
         if self.read.capacity() - self.read.len() < room / 4 {
             self.read.reserve(room);
         }
-        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read)
+        let free = self.read.capacity() - self.read.len();
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read);
+        if large && matches!(read, Poll::Ready(Ok(taken)) if taken == free) {
+            self.room = (self.room * 2).min(LARGEST);
+        }
+        read
     }
 
     /// The same under the idle limit: an error says whether the peer closed or said nothing for too long.

@@ -40,6 +40,8 @@ mod critical;
 mod datagrams;
 mod event;
 pub mod ext;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 pub mod hop;
 mod options;

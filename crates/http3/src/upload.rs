@@ -20,28 +20,39 @@ const TURN: usize = 64;
 
 /// Our half of a stream, with what is yet to be written. Dropped unfinished it is reset: `quinn` would finish it, and a cut
 /// request would look whole.
-#[derive(Debug)]
 pub(crate) struct Outgoing {
     stream: SendStream,
+    /// Asked only while there is no room: `quinn` 0.11 says that the connection is full before it says that the peer wants no
+    /// more, and what nobody wants would keep the connection full.
+    stopped: Option<Stopped>,
     /// A frame's head and its payload.
     pending: [Bytes; 2],
     done: bool,
 }
 
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<quinn::VarInt>, quinn::StoppedError>> + Send>>;
+
 impl Outgoing {
     pub(crate) fn new(stream: SendStream, head: Bytes) -> Self {
-        Self { stream, pending: [head, Bytes::new()], done: false }
+        Self { stream, stopped: None, pending: [head, Bytes::new()], done: false }
     }
 
     /// A stream that was opened and is not wanted.
     pub(crate) fn unwanted(stream: SendStream) -> Self {
-        Self { stream, pending: [Bytes::new(), Bytes::new()], done: false }
+        Self::new(stream, Bytes::new())
     }
 
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         while self.pending.iter().any(|bytes| !bytes.is_empty()) {
             let from = usize::from(self.pending[0].is_empty());
-            ready!(pin!(self.stream.write_chunks(&mut self.pending[from..])).poll(cx))?;
+            if pin!(self.stream.write_chunks(&mut self.pending[from..])).poll(cx)?.is_ready() {
+                continue;
+            }
+            let stopped = self.stopped.get_or_insert_with(|| Box::pin(self.stream.stopped()));
+            match ready!(stopped.as_mut().poll(cx)) {
+                Ok(code) => return Poll::Ready(Err(WriteError::Stopped(code.unwrap_or_default()))),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -94,3 +94,17 @@ async fn caddy_answers_downloads_uploads_and_many_at_once() {
     driver.await.unwrap().unwrap();
     record("http3", "peer", "Caddy 2.6", "quic-go", 303);
 }
+
+/// Files are given up in the middle here and not against the h3 crate: a `quinn` server whose connection is full does not tell
+/// its application that a stream was stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn files_given_up_half_way_leave_nothing_open() {
+    let Some(peer) = start() else { return };
+    let to = portolan_core::Endpoint::new("localhost", peer.port).unwrap();
+    let (client, connection) = connect(&connector(&peer.certs), &to, Options::new().max_streams(32)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    storm(&client, |n| if n % 4 == 3 { "/file" } else { "/small" }).await;
+    assert_eq!(text(&client, "/last").await, "GET /last HTTP/3.0 named each time");
+    drop(client);
+    driver.await.unwrap().unwrap();
+}

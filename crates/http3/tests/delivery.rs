@@ -323,3 +323,32 @@ async fn a_request_given_up_in_the_queue_leaves_no_trace() {
     stream.answer(b"").await;
     assert_eq!(next.await.unwrap().unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn uploads_that_nobody_wants_do_not_fill_the_connection() {
+    let (client, _driver, mut peer) = pair(Options::new().send_window(64 << 10), &[]).await;
+    let endless =
+        || futures_util::stream::repeat_with(|| Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; 16 << 10]))));
+    let mut streams = Vec::new();
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let request = Request::post("https://localhost/upload").body(StreamBody::new(endless())).unwrap();
+            let client = client.clone();
+            tokio::spawn(async move { client.send(request).await.unwrap().into_body().collect().await.unwrap() })
+        })
+        .collect();
+    // The first fills the connection's window of 1.25 MB, and nobody reads.
+    for _ in 0..3 {
+        streams.push(peer.request().await);
+    }
+    for stream in &mut streams {
+        stream.recv.stop(0x100u32.into()).unwrap();
+        stream.answer(b"enough").await;
+    }
+    for call in calls {
+        assert_eq!(call.await.unwrap().to_bytes(), "enough");
+    }
+    while client.status().active > 0 {
+        tokio::task::yield_now().await;
+    }
+}

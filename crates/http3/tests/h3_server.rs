@@ -158,3 +158,11 @@ async fn the_driver_ends_well_when_the_last_handle_goes() {
     assert!(!response.into_body().collect().await.unwrap().to_bytes().is_empty());
     driver.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_from_many_threads_finished_or_given_up_leave_nothing_open() {
+    let client = setup(Options::new().max_streams(32)).await;
+    storm(&client, |_| "/small").await;
+    let body = client.send(get("/small")).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "GET /small Some(\"portolan\")");
+}

@@ -115,18 +115,18 @@ async fn a_server_without_h3_is_refused() {
 async fn an_idle_connection_is_given_up_and_says_so() {
     let certs = Certs::new();
     let addr = serve(endpoint(server_config(&certs, b"h3")));
-    let options = Options::new().idle_timeout(Some(Duration::from_millis(100)));
+    let options = Options::new().idle_timeout(Some(Duration::from_millis(500)));
     let (client, connection) = connect(&connector(&certs), &addr.into(), options.clone()).await.unwrap();
     let driver = tokio::spawn(connection);
     body(&client, "/x").await;
     assert_eq!(driver.await.unwrap().unwrap_err().kind(), Kind::Timeout);
     assert!(client.is_closed());
     assert_eq!(client.send(get("/y")).await.unwrap_err().delivery(), Delivery::NotSent);
-    let options = options.keepalive(Duration::from_millis(20));
+    let options = options.keepalive(Duration::from_millis(50));
     let (client, connection) = connect(&connector(&certs), &addr.into(), options).await.unwrap();
     let driver = tokio::spawn(connection);
-    // Three times the idle timeout, and the keepalive has kept it.
-    assert!(tokio::time::timeout(Duration::from_millis(300), driver).await.is_err());
+    // Twice the idle timeout, and the keepalive has kept it.
+    assert!(tokio::time::timeout(Duration::from_secs(1), driver).await.is_err());
     body(&client, "/y").await;
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! portolan = { version = "0.1", features = ["redis", "smtp"] }
+//! portolan = { version = "0.1", features = ["http", "redis"] }
 //! ```
 //!
 //! - Everything of [`core`] is at the top: [`Connector`], [`Policy`], [`Hop`], [`Tls`], [`Error`] and their neighbours.
@@ -63,18 +63,18 @@ pub use portolan_http1 as http1;
 pub use portolan_http2 as http2;
 #[cfg(feature = "http3")]
 pub use portolan_http3 as http3;
+#[cfg(feature = "smtp")]
+pub use portolan_mail::smtp;
 #[cfg(feature = "sse")]
 pub use portolan_sse as sse;
 #[cfg(feature = "websocket")]
 pub use portolan_websocket as websocket;
-#[cfg(feature = "smtp")]
-pub use portolan_mail::smtp;
 // end: xtask sync
 
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.
-#[cfg(all(doctest, feature = "dns", feature = "redis", feature = "smtp"))]
+#[cfg(all(doctest, feature = "dns", feature = "http", feature = "redis", feature = "smtp"))]
 #[doc = include_str!("../../../README.md")]
 #[derive(Debug)]
 pub struct Readme;

@@ -339,7 +339,7 @@ pub(crate) static ROWS: &[Protocol] = &[
         tls: TlsForm::Implicit,
         spec: "WHATWG HTML 9.2",
         feature: Some("sse"),
-        status: Status::Unproven,
+        status: Status::Works,
     },
     Protocol {
         name: "websocket",

@@ -21,6 +21,9 @@ const LATEST: Duration = Duration::from_secs(10);
 /// Replays under way at once.
 const AT_ONCE: usize = 48;
 
+/// How often a fault that stalls nothing is played until its timeout counts.
+const TRIES: u32 = 4;
+
 /// Offsets tried one by one; behind them every [`STRIDE`]th.
 const EVERY: usize = 512;
 const STRIDE: usize = 61;
@@ -108,7 +111,7 @@ impl Tape {
                 && let Some(fault) = faults.next()
             {
                 let (tape, client) = (self.clone(), client.clone());
-                running.spawn(async move { (fault, tape.play(fault, client).await) });
+                running.spawn(async move { (fault, tape.play_again(fault, client).await) });
             }
             let Some(ended) = running.join_next().await else { break };
             let (fault, result) = ended.expect("a client never panics");
@@ -127,6 +130,22 @@ impl Tape {
             }
         }
         outcome
+    }
+
+    /// Where nobody stalls, a timeout comes of a busy machine: then once more, a few times.
+    async fn play_again<F: Future<Output = Result<(), Error>>>(
+        self,
+        fault: Fault,
+        client: impl FnOnce(SocketAddr) -> F + Clone,
+    ) -> Result<(), Error> {
+        for _ in 1..TRIES {
+            let result = self.clone().play(fault, client.clone()).await;
+            let slow = matches!(fault, Fault::Split | Fault::Cut(_)) && result.as_ref().is_err_and(Error::is_timeout);
+            if !slow {
+                return result;
+            }
+        }
+        self.play(fault, client).await
     }
 
     async fn play<F: Future<Output = Result<(), Error>>>(

@@ -16,6 +16,7 @@ pub struct Options {
     pub(crate) close_timeout: Duration,
     pub(crate) keepalive: Option<(Duration, Duration)>,
     pub(crate) control_messages: bool,
+    pub(crate) lean: bool,
     pub(crate) early: bytes::Bytes,
     /// The transport is a stream of HTTP/2 or HTTP/3: nothing is gained by letting the server end it.
     pub(crate) ends_first: bool,
@@ -32,6 +33,7 @@ impl Default for Options {
             close_timeout: Duration::from_secs(5),
             keepalive: None,
             control_messages: false,
+            lean: false,
             early: bytes::Bytes::new(),
             ends_first: false,
         }
@@ -104,6 +106,13 @@ impl Options {
     /// Whether pings (answered already) and pongs are given to the reader too. Default false.
     pub fn control_messages(mut self, on: bool) -> Self {
         self.control_messages = on;
+        self
+    }
+
+    /// Whether buffers are given back whenever the connection waits: for thousands of connections that are idle mostly. Each
+    /// message then costs an allocation. Default false.
+    pub fn lean(mut self, on: bool) -> Self {
+        self.lean = on;
         self
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Outbound {
     close: Option<Option<CloseFrame>>,
     high: usize,
     unflushed: bool,
+    /// No room is kept for the next message.
+    lean: bool,
     /// Rounds in which a large buffer was not needed.
     small: u8,
 }
@@ -48,6 +50,7 @@ impl Outbound {
             close: None,
             high: options.write_buffer,
             unflushed: false,
+            lean: options.lean,
             small: 0,
         }
     }
@@ -179,7 +182,7 @@ impl Outbound {
                 n => self.advance(n),
             }
         }
-        if self.small >= KEEP_ROUNDS {
+        if self.lean || self.small >= KEEP_ROUNDS {
             (self.buf, self.small) = (BytesMut::new(), 0);
         }
         if flush && self.unflushed {

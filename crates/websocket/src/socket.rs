@@ -290,7 +290,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(core.lost(Some(error)))),
-            Poll::Pending => self.poll_alarm(wakers),
+            Poll::Pending => {
+                if core.options.lean && core.input.is_empty() {
+                    core.input = BytesMut::new();
+                }
+                self.poll_alarm(wakers)
+            }
         }
     }
 

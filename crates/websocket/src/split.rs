@@ -159,7 +159,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Writer<T> {
         result
     }
 
-    fn with(
+    pub(crate) fn with(
         &mut self,
         cx: &mut Context<'_>,
         work: impl FnOnce(&mut WebSocket<T>, &Waker) -> Poll<Result<()>>,

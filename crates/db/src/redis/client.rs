@@ -11,6 +11,7 @@ use super::codec::RespCodec;
 use super::command::Command;
 use super::options::Options;
 use super::pipeline::{Pipeline, Replies};
+use super::sentinel::judge_role;
 use super::types::{FromValue, ServerError, Value};
 
 /// How long commands under way may take to end when the client is closed and nothing else was said.
@@ -224,6 +225,9 @@ impl Link {
                     step.judge(error)?;
                 }
             }
+            if options.watcher().is_some() {
+                judge_role(&mux.call(&Command::new("ROLE")).await?)?;
+            }
             Ok(())
         };
         clock::within(limit, Phase::Handshake, work)
@@ -236,6 +240,14 @@ impl Link {
 
 /// A stream to the server, in TLS where that was asked for.
 pub(crate) async fn dial(connector: &Connector, options: &Options) -> Result<Stream> {
+    let told;
+    let options = match options.watcher() {
+        Some(sentinel) => {
+            told = options.clone().at(sentinel.primary(connector, options.is_tls()).await?);
+            &told
+        }
+        None => options,
+    };
     let to = options.endpoint();
     let stream = match options.is_tls() {
         true => connector.connect_tls_as(to, &options.certificate_name(), &[]).await,

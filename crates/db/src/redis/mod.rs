@@ -5,16 +5,18 @@
 //! **What works**: RESP2 and RESP3; any command and typed ones; pipelines; transactions with `WATCH`; scripts by digest; publish
 //! and subscribe with subscriptions that survive a reconnect; ACL logins; Unix sockets; every hop of the connector. Clusters
 //! ([`ClusterClient`], `redis+cluster://`): slots and hash tags, `MOVED` and `ASK`, failovers, pipelines across nodes, reads
-//! from replicas. Pools of exclusive connections ([`Sessions`]) for commands that block and for transactions.
+//! from replicas. Sentinels
+//! ([`Options::sentinel`], `redis+sentinel://`). Pools of exclusive connections ([`Sessions`]) for commands that block and for transactions.
 //!
-//! **What is not done**: Sentinel, client-side caching, streamed RESP3 types. In a cluster: commands over several slots (they
+//! **What is not done**: replicas known to sentinels, client-side caching, streamed RESP3 types. In a cluster: commands over several slots (they
 //! are refused before a byte is sent), sharded publish and subscribe, `WATCH`, and `ASKING` within a transaction (it waits
 //! until its slot has moved).
 //!
-//! **Tested against** redis-server 7.0: plain, password, ACL user, TLS; a cluster of three primaries and a replica.
+//! **Tested against** redis-server 7.0: plain, password, ACL user, TLS; a cluster of three primaries and a replica; a
+//! sentinel through a failover.
 //!
 //! **Security**: arguments are length-prefixed, so none can become a command. Without TLS, login and data are readable on the
-//! way. A cluster names its own nodes, and the login is sent to each: under a policy of the connector, none is reached that it
+//! way. A cluster names its own nodes and a sentinel the primary, and the login is sent there: under a policy of the connector, none is reached that it
 //! forbids.
 //!
 //! ```no_run
@@ -38,6 +40,7 @@ mod options;
 mod pipeline;
 mod pubsub;
 mod script;
+mod sentinel;
 mod session;
 mod types;
 
@@ -51,6 +54,7 @@ pub use pipeline::{Aborted, Pipeline, Replies};
 pub use portolan_pool::PoolOptions;
 pub use pubsub::{Event, Message, Subscriber};
 pub use script::Script;
+pub use sentinel::SENTINEL_PORT;
 pub use session::{Manager, Session, Sessions};
 pub use types::{FromValue, NotByte, ServerError, Value};
 

@@ -1,9 +1,12 @@
 //! What can be said about a connection.
 
-use portolan_core::{Credentials, Endpoint, Error, Limit, Result, Timeouts, Url};
+use std::sync::Arc;
+
+use portolan_core::{Credentials, Endpoint, Error, Limit, Result, Timeouts, Url, percent_decode};
 
 use super::PORT;
 use super::codec::Limits;
+use super::sentinel::Sentinel;
 
 /// How to reach a server and how to talk to it.
 ///
@@ -27,6 +30,7 @@ pub struct Options {
     in_flight: usize,
     reconnect: bool,
     read_only: bool,
+    sentinel: Option<Arc<Sentinel>>,
 }
 
 impl Options {
@@ -45,31 +49,42 @@ impl Options {
             in_flight: 4096,
             reconnect: true,
             read_only: false,
+            sentinel: None,
         }
     }
 
     /// `redis://` or `rediss://` (TLS): `[user[:password]@]host[:port][/database][?protocol=2&name=x]`. With one word before
     /// the `@` and a colon in front, it is the password of the default user. `redis:///path` is a Unix socket.
+    ///
+    /// `redis+sentinel://` or `rediss+sentinel://`: `[user[:password]@]host[:port][,host[:port]...]/service[/database]` is the
+    /// primary of a service that these sentinels watch; the login is the server's.
     pub fn from_url(url: &str) -> Result<Self> {
         let url = Url::parse(url)?;
         let tls = match url.scheme() {
             "redis" => false,
             "rediss" => true,
+            "redis+sentinel" => return Self::from_sentinel_url(&url, false),
+            "rediss+sentinel" => return Self::from_sentinel_url(&url, true),
             other => return Err(Error::usage(format!("the scheme of a redis url is redis or rediss, not {other}"))),
         };
-        Self::from_parts(&url, url.endpoint(PORT)?, tls)
+        let path = url.path().trim_start_matches('/');
+        Self::from_parts(&url, url.endpoint(PORT)?, path, tls)
     }
 
-    /// All of a URL but its scheme and its host.
-    pub(crate) fn from_parts(url: &Url, endpoint: Endpoint, tls: bool) -> Result<Self> {
+    fn from_sentinel_url(url: &Url, tls: bool) -> Result<Self> {
+        let path = url.path().trim_start_matches('/');
+        let (service, database) = path.split_once('/').unwrap_or((path, ""));
+        let sentinel = Sentinel::parse(url.authority(), &percent_decode(service)?)?;
+        let first = sentinel.first().cloned().ok_or_else(|| Error::usage("url without a host"))?;
+        Ok(Self::from_parts(url, first, database, tls)?.watched_by(Arc::new(sentinel)))
+    }
+
+    /// All of a URL but its scheme and its host. `path` is the database, if that is said there.
+    pub(crate) fn from_parts(url: &Url, endpoint: Endpoint, path: &str, tls: bool) -> Result<Self> {
         let unix = url.authority().is_empty();
         let mut options = Self::new(endpoint).tls(tls);
         options.credentials = url.credentials();
-        let database = if unix {
-            url.query_value("db").unwrap_or_default()
-        } else {
-            url.path().trim_start_matches('/').to_owned()
-        };
+        let database = if unix { url.query_value("db").unwrap_or_default() } else { path.to_owned() };
         if !database.is_empty() {
             options.database =
                 database.parse().map_err(|_| Error::usage("the path of a redis url is a database number"))?;
@@ -164,11 +179,20 @@ impl Options {
         self
     }
 
+    pub(crate) fn watched_by(mut self, sentinel: Arc<Sentinel>) -> Self {
+        self.sentinel = Some(sentinel);
+        self
+    }
+
+    pub(crate) fn watcher(&self) -> Option<&Sentinel> {
+        self.sentinel.as_deref()
+    }
+
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// Whom to connect to.
+    /// Whom to connect to; the first sentinel, where sentinels are asked for that.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }

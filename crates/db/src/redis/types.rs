@@ -202,7 +202,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(i64, u64, i32, u32, usize);
+integers!(i64, u64, i32, u32, u16, usize);
 
 impl FromValue for f64 {
     fn from_value(value: Value) -> Result<Self> {

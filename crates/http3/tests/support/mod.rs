@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use portolan_core::{Connector, Endpoint, Roots, Tls};
 use portolan_http3::{Options, SendRequest, connect};
 use portolan_testbed::Certs;
@@ -60,4 +60,42 @@ pub async fn client(certs: &Certs, addr: SocketAddr, options: Options) -> SendRe
 
 pub fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("https://localhost{path}")).header("user-agent", "portolan").body(Empty::new()).unwrap()
+}
+
+/// Many calls from many tasks: some are given up in the queue, some in flight, some with half of their body, the rest read to
+/// the end. Nothing of them may be left.
+pub async fn storm(client: &SendRequest, path: fn(u32) -> &'static str) {
+    let calls: Vec<_> = (0..64)
+        .map(|task| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for n in 0..40 {
+                    one_of_a_storm(&client, path(n), (task * 7 + n * 13) % 5, n).await;
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!((client.status().active, client.status().waiting), (0, 0));
+}
+
+async fn one_of_a_storm(client: &SendRequest, path: &str, polls: u32, n: u32) {
+    let mut call = Box::pin(client.send(get(path)));
+    for _ in 0..polls {
+        if let std::task::Poll::Ready(response) = futures_util::poll!(call.as_mut()) {
+            assert_eq!(response.unwrap().status(), 200);
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    if n.is_multiple_of(3) {
+        return;
+    }
+    let mut body = call.await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    if n % 4 != 3 {
+        assert!(body.collect().await.is_ok());
+    }
 }

@@ -63,7 +63,7 @@ impl ClusterOptions {
         let hosts = url.authority().split(',').map(|host| Endpoint::parse(host, Some(PORT)));
         let mut hosts = hosts.collect::<Result<Vec<_>>>()?.into_iter();
         let first = hosts.next().ok_or_else(|| Error::usage("url without a host"))?;
-        let node = Options::from_parts(&url, first, tls)?;
+        let node = Options::from_parts(&url, first, "", tls)?;
         Ok(hosts.fold(Self::new(node), Self::seed))
     }
 
