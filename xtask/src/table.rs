@@ -198,10 +198,10 @@ impl Table {
                 return Err(format!("protocols.toml: {} is of an unknown family {}", row.name, row.family));
             };
             let holder = row.within.as_ref().map(|name| self.protocols.iter().find(|row| row.name == *name));
-            if let Some(holder) = holder {
-                if holder.is_none_or(|holder| holder.package != row.package || holder.within.is_some()) {
-                    return Err(format!("protocols.toml: {} is within a row of another crate, or of none", row.name));
-                }
+            if let Some(holder) = holder
+                && holder.is_none_or(|holder| holder.package != row.package || holder.within.is_some())
+            {
+                return Err(format!("protocols.toml: {} is within a row of another crate, or of none", row.name));
             }
             if family.package.is_some() == row.is_crate() {
                 return Err(format!("protocols.toml: {} has no crate, or two: its own and its family's", row.name));
