@@ -18,7 +18,7 @@ fn python() -> Option<&'static str> {
         let imported = Command::new(*python).args(["-c", "import aioquic"]).output();
         imported.is_ok_and(|output| output.status.success())
     };
-    let found = ["/opt/portolan-testbed/bin/python3", "/usr/bin/python3"].into_iter().find(has);
+    let found = ["/opt/portolan-testbed/aioquic/bin/python", "/usr/bin/python3"].into_iter().find(has);
     if found.is_none() {
         let message = "aioquic is missing: install pip:aioquic (cargo xtask testbed install)";
         assert!(!required(), "{message}");

@@ -4,12 +4,14 @@
     clippy::disallowed_methods,
     clippy::large_futures,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "these are tests"
 )]
 
 mod h2;
 mod h3;
+mod matrix;
 mod ssh;
 
 use std::net::SocketAddr;

@@ -12,6 +12,8 @@ from aioquic.h3.events import DataReceived, DatagramReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, StreamReset
 
+MTU = int(os.environ.get("MTU", 1400))
+ROOM = MTU - 60
 AUTHORIZATION = sys.argv[4].encode() if len(sys.argv) > 4 else None
 
 
@@ -20,6 +22,9 @@ class Udp(asyncio.DatagramProtocol):
         self.server, self.stream = server, stream
 
     def datagram_received(self, data, addr):
+        # What does not fit is lost, as on any way with an MTU: aioquic would wait with it for ever.
+        if len(data) > ROOM:
+            return
         # Context 0 is a UDP payload.
         self.server.http.send_datagram(self.stream, b"\x00" + data)
         self.server.transmit()
@@ -110,7 +115,7 @@ class Proxy(QuicConnectionProtocol):
 async def main(port, certificate, key):
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536)
     # The outer one of two has room for the inner one's.
-    configuration.max_datagram_size = int(os.environ.get("MTU", 1400))
+    configuration.max_datagram_size = MTU
     configuration.load_cert_chain(certificate, key)
     await serve("127.0.0.1", port, configuration=configuration, create_protocol=Proxy)
     print("ready", flush=True)

@@ -23,7 +23,7 @@ fn keys(dir: &Path) {
 }
 
 /// An sshd with keys of its own, and `ssh -D` logged in to it: the proxy is the latter.
-fn dynamic_forward() -> Option<(Server, Proxy)> {
+pub(super) fn dynamic_forward() -> Option<(Server, Proxy)> {
     find("openssh-server", "sshd")?;
     find("openssh-client", "ssh")?;
     let (dir, port, socks) = (folder("sshd"), free_port(), free_port());

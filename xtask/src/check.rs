@@ -83,7 +83,7 @@ fn rows(root: &Path, table: &Table) -> Vec<String> {
         {
             complaints.push(format!("{}: examples/{example}.rs is missing", row.name));
         }
-        if row.feature().is_none() {
+        if row.feature().is_none() || row.within.is_some() {
             continue;
         }
         let (folder, module) = (folder(table.package(row)), row.module());

@@ -13,8 +13,8 @@ use crate::{Outcome, check, deps, record, registry, scaffold, test};
 /// The version of cargo-deny that is installed where there is none.
 const DENY: &str = "0.20.2";
 
-/// Runs every stage, even after one has failed.
-pub(crate) fn run_all(root: &Path) -> Outcome {
+/// Runs every stage, or those that are named, even after one has failed.
+pub(crate) fn run_all(root: &Path, only: &[&str]) -> Outcome {
     type Stage<'a> = (&'a str, Box<dyn FnOnce() -> (Count, Outcome) + 'a>);
     let plain = |outcome: Outcome| (Count::default(), outcome);
     let stages: Vec<Stage<'_>> = vec![
@@ -31,8 +31,12 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
         ("deny", Box::new(|| plain(deny(root)))),
         ("scaffold", Box::new(|| plain(scaffold::trial(root)))),
     ];
+    if let Some(unknown) = only.iter().find(|name| !stages.iter().any(|(stage, _)| stage == *name)) {
+        let known: Vec<&str> = stages.iter().map(|(stage, _)| *stage).collect();
+        return Err(format!("no stage {unknown}: {}", known.join(", ")));
+    }
     let (mut table, mut total) = (Vec::new(), Count::default());
-    for (name, stage) in stages {
+    for (name, stage) in stages.into_iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
         println!("--- {name}");
         let started = Instant::now();
         let (count, outcome) = stage();

@@ -10,7 +10,7 @@ use crate::run::{cargo, output};
 const FOREIGN: &[&str] = &["quinn", "quinn-proto", "h2", "h3", "hyper", "reqwest", "portolan-http2", "hickory-proto"];
 
 /// The features that are made of these engines.
-const OVER_HTTP: &[&str] = &["http", "http2", "http3", "websocket", "sse", "grpc"];
+const OVER_HTTP: &[&str] = &["http", "http2", "http3", "websocket", "sse", "grpc", "ws-tunnel"];
 
 /// Prints the count, and fails if something foreign is among them.
 pub(crate) fn run(root: &Path, feature: &str) -> Outcome {

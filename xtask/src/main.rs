@@ -43,7 +43,7 @@ const HELP: &str = "cargo xtask COMMAND
   fuzz TARGET [ARGS..]             look for inputs that break a decoder (needs a nightly toolchain and cargo-fuzz)
   bench micro [--write]            instructions of the hot codecs, beside those of benches/micro.tsv
   bench peers redis | http         side by side with the best clients there are
-  ci                               every stage that a change must pass, timed
+  ci [STAGE..]                     every stage that a change must pass, or those named, timed
 ";
 
 fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
         ["bench", "micro", "--write"] => micro::run_all(root, true),
         ["bench", "peers", "http", rest @ ..] => bench(root, "http", rest),
         ["bench", bin @ "peers", rest @ ..] => bench(root, bin, rest),
-        ["ci"] => ci::run_all(root),
+        ["ci", stages @ ..] => ci::run_all(root, stages),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

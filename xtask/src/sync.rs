@@ -84,7 +84,7 @@ fn umbrella_features(table: &Table) -> String {
     let mut out = String::new();
     let mut all = Vec::new();
     for (name, family) in table.families() {
-        let rows = table.of(name);
+        let rows: Vec<_> = table.of(name).into_iter().filter(|row| row.within.is_none()).collect();
         for row in &rows {
             let (package, feature) = (table.package(row), &row.name);
             let mut on = vec![format!("dep:{package}")];
@@ -121,7 +121,7 @@ fn features_table(manifest: &str) -> String {
 fn reexports(table: &Table) -> String {
     let mut lines = Vec::new();
     for (name, _) in table.families() {
-        for row in table.of(name) {
+        for row in table.of(name).into_iter().filter(|row| row.within.is_none()) {
             let (library, module) = (library(table.package(row)), row.module());
             let path = if row.is_crate() { format!("{library} as {module}") } else { format!("{library}::{module}") };
             lines.push((path, &row.name));

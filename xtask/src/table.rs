@@ -47,6 +47,8 @@ pub(crate) struct Protocol {
     /// Its own crate, where the family has none.
     #[serde(rename = "crate")]
     pub(crate) package: Option<String>,
+    /// The protocol whose crate and feature hold it, where it has none of its own: a hop beside the client.
+    pub(crate) within: Option<String>,
     #[serde(default)]
     pub(crate) needs: Vec<String>,
     /// The module whose tests hold its decoder to the laws, where it isn't the one of its name.
@@ -104,7 +106,7 @@ pub(crate) enum DecoderKind {
 impl Protocol {
     /// Its Cargo feature; rows of core are always there.
     pub(crate) fn feature(&self) -> Option<&str> {
-        (self.family != "core").then_some(&self.name)
+        (self.family != "core").then(|| self.within.as_ref().unwrap_or(&self.name).as_str())
     }
 
     /// Its module.
@@ -195,6 +197,12 @@ impl Table {
             let Some(family) = self.family.get(&row.family) else {
                 return Err(format!("protocols.toml: {} is of an unknown family {}", row.name, row.family));
             };
+            let holder = row.within.as_ref().map(|name| self.protocols.iter().find(|row| row.name == *name));
+            if let Some(holder) = holder
+                && holder.is_none_or(|holder| holder.package != row.package || holder.within.is_some())
+            {
+                return Err(format!("protocols.toml: {} is within a row of another crate, or of none", row.name));
+            }
             if family.package.is_some() == row.is_crate() {
                 return Err(format!("protocols.toml: {} has no crate, or two: its own and its family's", row.name));
             }

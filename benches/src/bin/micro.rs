@@ -17,8 +17,11 @@ use portolan_hpack::{Decoder, Encoder, Limits, Pseudo};
 use portolan_wire::Codec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is measured: a name, and what does it so many times.
-const WORK: &[(&str, fn(u64))] = &[
+/// Does something so many times.
+type Work = fn(u64);
+
+/// What is measured.
+const WORK: &[(&str, Work)] = &[
     ("hpack encode, 4 pseudo and 4 fields", hpack_encode),
     ("hpack decode, 8 fields by table", hpack_decode_indexed),
     ("hpack decode, 8 fields by Huffman", hpack_decode_literal),

@@ -150,6 +150,7 @@ impl DialContext {
             Host::Name(name) => name,
         };
         policy.check_name(name, to.port())?;
+        check_onion(name)?;
         let started = clock::now();
         let limit = self.settings.timeouts.resolve_limit();
         let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await?;
@@ -301,6 +302,19 @@ impl DialContext {
     }
 }
 
+/// RFC 7686 2: a name of Tor's is never asked of DNS, which would tell the world who is looked for. A hop that resolves by itself
+/// (`socks5h`, `socks4a`, CONNECT) is given it as it is.
+fn check_onion(name: &str) -> Result<()> {
+    let name = name.trim_end_matches('.');
+    if name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b".onion") {
+        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h)";
+        return Err(Error::new(Kind::Resolve, message)
+            .with_phase(Phase::Resolve)
+            .with_delivery(crate::Delivery::NotSent));
+    }
+    Ok(())
+}
+
 /// The addresses of an answer that the policy allows.
 fn allowed(name: &str, port: u16, answer: Answer, policy: &Policy) -> Result<Vec<SocketAddr>> {
     let mut blocked = None;
@@ -373,6 +387,7 @@ impl Direct {
         let settings = &cx.settings;
         let policy = cx.policy(self.last);
         policy.check_name(name, port)?;
+        check_onion(name)?;
         let families: Vec<Family> =
             [Family::V6, Family::V4].into_iter().filter(|family| settings.bind.reaches(any(*family))).collect();
         let started = clock::now();

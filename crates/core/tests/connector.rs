@@ -93,6 +93,28 @@ async fn under_a_policy_names_are_resolved_here_unless_the_hop_is_trusted() {
 }
 
 #[tokio::test]
+async fn names_of_tor_are_never_asked_of_dns() {
+    let resolver = Resolver::from_fn(|_| async { panic!("asked") });
+    let to = Endpoint::new("Hidden.ONION", 80).unwrap();
+    let (trap, port) = trap().await;
+    let socks = |scheme: &str| Hop::parse(&format!("{scheme}://127.0.0.1:{port}")).unwrap();
+    let base = Connector::builder().resolver(resolver).timeouts(Timeouts::default().hop(Duration::from_millis(60)));
+    let guarded = base.clone().policy(Policy::public_only()).via(socks("socks5h"));
+    for net in [base.clone(), base.clone().via(socks("socks5")), base.clone().via(socks("socks4")), guarded] {
+        let net = net.build().unwrap();
+        for error in [net.connect(&to).await.unwrap_err(), net.resolve(&to).await.unwrap_err()] {
+            assert_eq!((error.kind(), error.delivery()), (Kind::Resolve, Delivery::NotSent), "{error:?}");
+            assert!(error.message().contains("socks5h"), "{error:?}");
+        }
+        assert_eq!(net.datagram(&to).await.unwrap_err().delivery(), Delivery::NotSent);
+    }
+    assert!(is_untouched(&trap).await);
+    // The hop that resolves by itself is asked.
+    let error = base.via(socks("socks5h")).build().unwrap().connect(&to).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase(), error.hop()), (Kind::Timeout, Some(Phase::Hop), Some(0)));
+}
+
+#[tokio::test]
 async fn each_wait_is_bounded_and_named_by_its_phase() {
     let (_trap, port) = trap().await;
     let short = Duration::from_millis(60);

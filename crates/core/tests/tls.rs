@@ -159,6 +159,13 @@ async fn a_pin_must_be_in_the_chain() {
     let to = serve(server.config, None).await;
     let right = Pin::of(&server.leaf).unwrap();
     assert_eq!(Pin::parse(&format!("{right:?}")).unwrap(), right);
+    // Base64 that begins with a slash of its own.
+    let slash = Pin::new([0xff; 32]);
+    let text = format!("{slash:?}");
+    let bare = text.replacen("sha256/", "", 1);
+    for pin in [text.clone(), text.replacen('/', "//", 1), bare] {
+        assert_eq!(Pin::parse(&pin).unwrap(), slash, "{pin}");
+    }
     net(server.authority.client().pin(Pin::new([7; 32])).pin(right)).connect_tls(&to, &[]).await.unwrap();
     let wrong = net(server.authority.client().pin(Pin::new([7; 32]))).connect_tls(&to, &[]).await.unwrap_err();
     assert_eq!(wrong.kind(), Kind::Tls);

@@ -122,8 +122,11 @@ impl Client {
         told: Option<&AltService>,
     ) -> Result<(Lease<Manager>, bool)> {
         let mut first = Box::pin(acquire(self.pool().clone(), h3.clone()));
-        if let Some(Ok(lease)) = poll_immediate(&mut first).await {
-            return Ok((lease, true));
+        match poll_immediate(&mut first).await {
+            Some(Ok(lease)) => return Ok((lease, true)),
+            // At once, as through a hop that carries no datagrams.
+            Some(Err(error)) => return self.after(error, h3, other, uri, told).await,
+            None => {}
         }
         // A task of its own: it may come too late for this request, and then serves the next.
         let mut first = Racer { task: Some(tokio::spawn(first)) };
@@ -134,12 +137,7 @@ impl Client {
                     self.worked(h3, uri, told);
                     Ok((lease, true))
                 }
-                Err(error) if may_fall_back(&error) => {
-                    tracing::debug!(%error, "http3 failed");
-                    self.failed(h3, uri, told);
-                    Ok((self.pool().acquire(other).await?, false))
-                }
-                Err(error) => Err(error),
+                Err(error) => self.after(error, h3, other, uri, told).await,
             };
         }
         let second = self.pool().acquire(other);
@@ -166,6 +164,23 @@ impl Client {
                 },
             },
         }
+    }
+
+    /// HTTP/3 has failed before the other one was begun.
+    async fn after(
+        &self,
+        error: portolan_core::Error,
+        h3: &Key,
+        other: &Key,
+        uri: &Uri,
+        told: Option<&AltService>,
+    ) -> Result<(Lease<Manager>, bool)> {
+        if !may_fall_back(&error) {
+            return Err(error);
+        }
+        tracing::debug!(%error, "http3 failed");
+        self.failed(h3, uri, told);
+        Ok((self.pool().acquire(other).await?, false))
     }
 
     /// Learns how the slower one ended; its bounds are those of connecting.

@@ -4,8 +4,8 @@
 //!   is `h3` alone. QUIC runs over the connector's datagrams, so also through a SOCKS5 relay.
 //! - **What works**: requests and streamed bodies with backpressure, trailers both ways, informational responses, QPACK with
 //!   the dynamic table both ways, the peer's MAX_FIELD_SECTION_SIZE, GOAWAY and H3_REQUEST_REJECTED as exact
-//!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297), early data on
-//!   request, going over to another way ([`SendRequest::rebind`]).
+//!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297),
+//!   proxies ([`hop`]), early data on request, going over to another way ([`SendRequest::rebind`]).
 //! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, racing addresses
 //!   (they are tried in turn),
 //!   segmentation offload and path MTU discovery over the connector's datagrams, multipath, QUIC v2. What TLS agreed on is

@@ -67,6 +67,8 @@ pub use portolan_http3 as http3;
 pub use portolan_mail::smtp;
 #[cfg(feature = "sse")]
 pub use portolan_sse as sse;
+#[cfg(feature = "ws-tunnel")]
+pub use portolan_tunnel as ws_tunnel;
 #[cfg(feature = "websocket")]
 pub use portolan_websocket as websocket;
 // end: xtask sync

@@ -245,7 +245,7 @@ async fn redis_through_tls_with_a_login_and_in_chains_with_socks() {
         net.hop_tls(tls.clone()).build().unwrap()
     };
     pass(&via(std::slice::from_ref(&hop)), &to, &["wss+tunnel"]).await;
-    record("ws-tunnel", "peer", "portolan gateway", "TLS, basic login, redis inside", 4);
+    record("ws-tunnel", "hop", "portolan gateway", "TLS, basic login, redis inside", 4);
     for login in ["", "ann:wrong@"] {
         let net = via(&[portolan_tunnel::hop(&url(login)).unwrap()]);
         let error = net.connect(&to).await.unwrap_err();

@@ -28,9 +28,9 @@ mod write;
 #[cfg(feature = "xdr")]
 pub mod xdr;
 
+pub use alarm::Alarm;
 #[cfg(feature = "tokio-util")]
 pub use codec::Framing;
-pub use alarm::Alarm;
 pub use codec::{Codec, decode_datagram, whole};
 pub use error::{DecodeError, Why, incomplete};
 pub use exchange::Exchange;

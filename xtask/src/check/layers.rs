@@ -22,8 +22,9 @@ const LAYERS: &[(&str, u8)] = &[
     ("portolan-websocket", FAMILIES),
     ("portolan-grpc", FAMILIES),
     ("portolan-grpc-build", FAMILIES),
-    ("portolan-tunnel", FAMILIES),
-    ("portolan", 5),
+    // It rides on one of these.
+    ("portolan-tunnel", 5),
+    ("portolan", 6),
 ];
 const FAMILIES: u8 = 4;
 

@@ -109,7 +109,8 @@ impl Hop {
         Self::new(HopKind::Socks5 { remote: false }, proxy)
     }
 
-    /// SOCKS5 with names resolved by the proxy.
+    /// SOCKS5 with names resolved by the proxy: the way to Tor, which alone resolves `.onion`. Tor keeps the circuits of different
+    /// credentials apart (IsolateSOCKSAuth, on by default), whatever they are: give each identity its own.
     pub fn socks5h(proxy: Endpoint) -> Self {
         Self::new(HopKind::Socks5 { remote: true }, proxy)
     }

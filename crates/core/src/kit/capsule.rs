@@ -163,7 +163,7 @@ impl DatagramIo for CapsuleDatagrams {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.local.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        Ok(self.local.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into()))
     }
 
     fn max_size(&self) -> usize {

@@ -45,6 +45,9 @@ pub enum TlsVersion {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pin(pub(crate) [u8; 32]);
 
+/// 32 bytes in base64.
+const PIN_TEXT: usize = 44;
+
 impl Pin {
     /// From the 32 bytes.
     pub fn new(sha256: [u8; 32]) -> Self {
@@ -54,7 +57,9 @@ impl Pin {
     /// From base64, with or without the `sha256/` or `sha256//` in front.
     pub fn parse(text: &str) -> Result<Self> {
         use base64::Engine;
-        let bare = text.strip_prefix("sha256/").map_or(text, |rest| rest.trim_start_matches('/'));
+        // A second slash belongs to the prefix only where the pin is whole without it: base64 may begin with one.
+        let bare = text.strip_prefix("sha256/").unwrap_or(text);
+        let bare = if bare.len() > PIN_TEXT { bare.strip_prefix('/').unwrap_or(bare) } else { bare };
         let bytes = base64::engine::general_purpose::STANDARD.decode(bare).ok();
         let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| Error::usage("a pin is the base64 of 32 bytes"))

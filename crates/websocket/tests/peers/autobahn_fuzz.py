@@ -98,7 +98,14 @@ class Fuzzing(WebSocketServerProtocol):
         if self.path == "/count":
             super().sendMessage(json.dumps(len(chosen)).encode(), False)
         elif self.path == "/result":
-            super().sendMessage(json.dumps(results.get(self.index)).encode(), False)
+            return self.tell(300)
+        self.sendClose(1000)
+
+    def tell(self, turns):
+        # The connection of the case may not be known to have ended yet.
+        if self.index not in results and turns:
+            return reactor.callLater(0.1, self.tell, turns - 1)
+        super().sendMessage(json.dumps(results.get(self.index)).encode(), False)
         self.sendClose(1000)
 
     def onMessage(self, payload, binary):

@@ -1,4 +1,4 @@
-//! Fetches one URL over HTTP/3: `cargo run -p portolan-http3 --example get -- https://cloudflare-quic.com/`.
+//! Fetches one URL over HTTP/3: `cargo run -p portolan-http3 --example h3_get -- https://HOST/`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 

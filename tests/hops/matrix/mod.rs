@@ -1,0 +1,264 @@
+//! Every protocol through every hop. With `PORTOLAN_HOPS` set to a path, the table is written there: docs/HOPS.md.
+
+mod targets;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, Tls};
+use portolan_testbed::free_port;
+use targets::{Protocol, Targets};
+
+use super::h2::{h2, nghttpx, trusting};
+use super::h3::{h3, masque};
+use super::ssh::dynamic_forward;
+use super::{Proxy, ann, danted, microsocks, squid, tinyproxy};
+
+/// What a way can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Streams,
+    Both,
+}
+
+/// A way, and what is expected of it.
+struct Way {
+    name: &'static str,
+    peer: String,
+    hops: Vec<Hop>,
+    carries: Carries,
+}
+
+/// What became of one cell.
+enum Cell {
+    Passed,
+    NotApplicable(&'static str),
+    Missing(&'static str),
+    Failed(String),
+}
+
+impl Cell {
+    fn text(&self, notes: &mut Vec<&'static str>) -> String {
+        match self {
+            Self::Passed => "yes".to_owned(),
+            Self::Failed(_) => "FAILED".to_owned(),
+            Self::NotApplicable(why) | Self::Missing(why) => {
+                let at = notes.iter().position(|note| note == why).unwrap_or_else(|| {
+                    notes.push(why);
+                    notes.len() - 1
+                });
+                format!("{} [{}]", if matches!(self, Self::Missing(_)) { "missing" } else { "n/a" }, at + 1)
+            }
+        }
+    }
+}
+
+/// The proxies, kept running.
+struct Proxies {
+    tiny: Proxy,
+    squid: Proxy,
+    squid_tls: u16,
+    front: Proxy,
+    front_auth: Proxy,
+    dante: Proxy,
+    micro: Proxy,
+    ssh: (portolan_testbed::Server, Proxy),
+    masque: Proxy,
+    masque_auth: Proxy,
+}
+
+impl Proxies {
+    fn start(targets: &Targets) -> Option<Self> {
+        let certs = &targets.certs;
+        let squid_tls = free_port();
+        let (tiny, squid) = (tinyproxy(free_port(), false)?, squid(certs, free_port(), squid_tls)?);
+        Some(Self {
+            front: nghttpx(Some(certs), tiny.addr.port())?,
+            front_auth: nghttpx(Some(certs), squid.addr.port())?,
+            dante: danted(free_port())?,
+            micro: microsocks(free_port(), true)?,
+            ssh: dynamic_forward()?,
+            masque: masque(certs, false)?,
+            masque_auth: masque(certs, true)?,
+            tiny,
+            squid,
+            squid_tls,
+        })
+    }
+
+    /// The tunnel's gateway is at `gateway`: it is this workspace's own, and the only one there is.
+    fn ways(&self, gateway: std::net::SocketAddr) -> Vec<Way> {
+        use Carries::{Both, Streams};
+        let way =
+            |name, peer: &Proxy, hop: Hop, carries| Way { name, peer: peer.version.clone(), hops: vec![hop], carries };
+        let http = Hop::http(self.tiny.endpoint());
+        let socks = Hop::socks5h(self.micro.endpoint()).credentials(ann());
+        let old = Hop::socks4(self.dante.endpoint());
+        let secure = Hop::https(self.squid.endpoint().with_port(self.squid_tls)).credentials(ann());
+        let quic = h3(&self.masque).hop();
+        let of = |proxies: &[&Proxy]| proxies.iter().map(|one| one.version.clone()).collect::<Vec<_>>().join(", ");
+        vec![
+            Way { name: "none", peer: String::new(), hops: Vec::new(), carries: Both },
+            way("CONNECT h1", &self.tiny, http.clone(), Streams),
+            way("CONNECT h1, login", &self.squid, Hop::http(self.squid.endpoint()).credentials(ann()), Streams),
+            way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
+            way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
+            way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
+            way("SOCKS4", &self.dante, old.clone(), Streams),
+            way("SOCKS4a", &self.ssh.1, Hop::socks4a(self.ssh.1.endpoint()), Streams),
+            way("SOCKS5 with UDP ASSOCIATE", &self.dante, Hop::socks5(self.dante.endpoint()), Both),
+            way("SOCKS5h, login", &self.micro, socks.clone(), Streams),
+            way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, quic.clone(), Both),
+            way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
+            Way {
+                name: "WebSocket tunnel",
+                peer: "portolan-tunnel (our own gateway)".to_owned(),
+                hops: vec![portolan_tunnel::hop(&format!("ws+tunnel://{gateway}/")).unwrap()],
+                carries: Streams,
+            },
+            Way {
+                name: "chain: CONNECT h1 + SOCKS5h",
+                peer: of(&[&self.tiny, &self.micro]),
+                hops: vec![http, socks.clone()],
+                carries: Streams,
+            },
+            Way {
+                name: "chain: SOCKS5 + MASQUE",
+                peer: of(&[&self.dante, &self.masque]),
+                hops: vec![Hop::socks5(self.dante.endpoint()), quic],
+                carries: Both,
+            },
+            Way {
+                name: "chain: SOCKS5h + CONNECT h2 + SOCKS4",
+                peer: of(&[&self.micro, &self.front, &self.dante]),
+                hops: vec![socks, h2(&self.front).hop(), old],
+                carries: Streams,
+            },
+        ]
+    }
+}
+
+/// The tunnel's gateway, which lets these tests reach the loopback.
+async fn gateway() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let gateway = portolan_tunnel::Gateway::builder().anyone().policy(Policy::any());
+    tokio::spawn(gateway.serve(listener));
+    addr
+}
+
+fn net(way: &Way, tls: &Tls) -> ConnectorBuilder {
+    let net = Connector::builder().tls(tls.clone()).hop_tls(tls.clone());
+    way.hops.iter().cloned().fold(net, ConnectorBuilder::via)
+}
+
+/// How long an exchange may take; what takes longer than the lesser bound is told.
+const LIMIT: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(1);
+
+const NO_DATAGRAMS: &str = "the hop, or this proxy of its kind, carries streams alone";
+const REFUSES_DATAGRAMS: &str = "this proxy refuses datagrams, which the hop asks for";
+
+/// Why a hop on the way takes no datagrams, if that is what an error says.
+fn why_no_datagrams(error: &Error) -> Option<&'static str> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(one) = source {
+        match one.downcast_ref::<Error>() {
+            Some(error) if error.hop().is_some() && error.kind() == Kind::Unsupported => return Some(NO_DATAGRAMS),
+            Some(error) if error.hop().is_some() && error.code().is_some() => return Some(REFUSES_DATAGRAMS),
+            _ => source = one.source(),
+        }
+    }
+    None
+}
+
+async fn cell(targets: &Targets, way: &Way, protocol: Protocol, tls: &Tls) -> Cell {
+    if !targets.has(protocol) {
+        return Cell::Missing("no server of this protocol was installed for the run");
+    }
+    let work = targets.exchange(protocol, net(way, tls));
+    let began = Instant::now();
+    let result = tokio::time::timeout(LIMIT, work).await;
+    if began.elapsed() > SLOW {
+        println!("{} through {} took {:?}", protocol.name(), way.name, began.elapsed());
+    }
+    let Ok(result) = result else { return Cell::Failed("it hangs".to_owned()) };
+    match result {
+        Ok(()) => {
+            assert!(way.carries != Carries::Streams || !protocol.is_udp(), "{} went around", protocol.name());
+            Cell::Passed
+        }
+        Err(error) => match why_no_datagrams(&error) {
+            Some(why) if protocol.is_udp() && way.carries == Carries::Streams => Cell::NotApplicable(why),
+            _ => Cell::Failed(format!("{error:?}")),
+        },
+    }
+}
+
+/// Connect times in microseconds: the first, which meets the proxy, and the median of those after it.
+async fn latency(targets: &Targets, way: &Way, tls: &Tls) -> (u128, u128) {
+    let net = net(way, tls).build().unwrap();
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let began = Instant::now();
+        let stream = net.connect(&targets.redis()).await.unwrap();
+        times.push(began.elapsed().as_micros());
+        drop(stream);
+    }
+    let first = times.remove(0);
+    times.sort_unstable();
+    (first, times[times.len() / 2])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_protocol_through_every_hop() {
+    let Some(targets) = Targets::start() else { return };
+    let Some(proxies) = Proxies::start(&targets) else { return };
+    let tls = trusting(&targets.certs);
+    let (mut rows, mut notes, mut times) = (String::new(), Vec::new(), String::new());
+    let (mut direct, mut failed) = (0, Vec::new());
+    for way in proxies.ways(gateway().await) {
+        let _ = write!(rows, "| {} | {} |", way.name, if way.peer.is_empty() { "-" } else { &way.peer });
+        for protocol in Protocol::ALL {
+            let cell = cell(&targets, &way, protocol, &tls).await;
+            if let Cell::Failed(why) = &cell {
+                failed.push(format!("{} through {}: {why}", protocol.name(), way.name));
+            }
+            let _ = write!(rows, " {} |", cell.text(&mut notes));
+        }
+        rows.push('\n');
+        let (first, next) = latency(&targets, &way, &tls).await;
+        direct = if way.hops.is_empty() { next } else { direct };
+        let _ = writeln!(times, "| {} | {first} | {next} | {} |", way.name, next.saturating_sub(direct));
+    }
+    let missing = Cell::Missing("no such hop yet").text(&mut notes);
+    let _ = writeln!(rows, "| SSH jump host | - |{}", format!(" {missing} |").repeat(Protocol::ALL.len()));
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    if let Some(path) = std::env::var_os("PORTOLAN_HOPS") {
+        std::fs::write(path, document(&rows, &notes, &times)).unwrap();
+    }
+}
+
+fn document(rows: &str, notes: &[&str], times: &str) -> String {
+    let names: Vec<_> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
+    let mut out = String::from(
+        "# Hops\n\nWritten by the suite `tests/hops/matrix` (`PORTOLAN_HOPS=$PWD/docs/HOPS.md cargo test -p portolan-tests --test hops \
+         matrix`), never by hand: each cell is an exchange with a real server through real proxies on one machine, and a test \
+         that fails when it stops passing. Nothing is ever reached around a hop that cannot carry it.\n\n",
+    );
+    let _ = writeln!(out, "| way | proxies | {} |\n|---|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    out.push_str(rows);
+    out.push('\n');
+    for (at, note) in notes.iter().enumerate() {
+        let _ = writeln!(out, "{}. {note}", at + 1);
+    }
+    out.push_str(
+        "\n## What a hop adds to a connect\n\nMicroseconds on the loopback, in a debug build, to an established TCP connection with \
+         Redis: the first connect of a connector, which meets the proxy (and for h2 and h3 its TLS), and the median of the 20 after it. h2 and \
+         h3 keep their connection to the proxy, so those after the first cost one round trip. Tinyproxy \
+         takes some 20 ms by itself: squid answers the same bytes in a fraction of one.\n\n\
+         | way | first | next | added to a direct one |\n|---|---|---|---|\n",
+    );
+    out.push_str(times);
+    out
+}
