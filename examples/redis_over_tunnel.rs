@@ -1,4 +1,5 @@
-//! Redis through a WebSocket gateway: `cargo run --example redis_over_tunnel -- ws+tunnel://user:pw@127.0.0.1:8080/ [redis://localhost]`.
+//! Redis through a WebSocket gateway: `cargo run --example redis_over_tunnel -- ws+tunnel://user:pw@127.0.0.1:8080/
+//! [redis://localhost]`.
 //!
 //! The gateway is `ws_tunnel_gateway`, with `--allow 127.0.0.1` for a server on the same machine.
 

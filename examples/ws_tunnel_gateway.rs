@@ -1,7 +1,8 @@
-//! A gateway that carries WebSockets to TCP: `cargo run --example ws_tunnel_gateway -- [127.0.0.1:8080] [--allow 10.0.0.0/8]`.
+//! A gateway that carries WebSockets to TCP: `cargo run --example ws_tunnel_gateway -- [127.0.0.1:8080] [--allow
+//! 10.0.0.0/8]`.
 //!
-//! Who may use it: `TUNNEL_USER` and `TUNNEL_PASSWORD`, which must be set. Where to: public addresses, and the networks of `--allow`.
-//! Ctrl-C drains for ten seconds. Through it: `redis_over_tunnel`.
+//! Who may use it: `TUNNEL_USER` and `TUNNEL_PASSWORD`, which must be set. Where to: public addresses, and the networks
+//! of `--allow`. Ctrl-C drains for ten seconds. Through it: `redis_over_tunnel`.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 #![allow(clippy::disallowed_methods, reason = "a program may read its environment")]

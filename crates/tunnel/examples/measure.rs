@@ -1,7 +1,7 @@
 //! What a tunnel costs: `cargo run --release -p portolan-tunnel --example measure [memory|speed]`.
 //!
-//! Memory is the gateway's heap alone, by a counting allocator: its peers are another process. Speed is paired with a plain TCP relay
-//! (`tokio::io::copy_bidirectional` with buffers of 64 KiB) of the same shape, in turns.
+//! Memory is the gateway's heap alone, by a counting allocator: its peers are another process. Speed is paired with a
+//! plain TCP relay (`tokio::io::copy_bidirectional` with buffers of 64 KiB) of the same shape, in turns.
 
 #![allow(
     clippy::disallowed_methods,

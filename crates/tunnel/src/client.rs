@@ -14,7 +14,8 @@ use portolan_websocket::{CloseFrame, DataKind, Incoming, Options, Rejected, Requ
 use crate::io::TunnelIo;
 use crate::protocol::{MAX_WORD, OPEN, PROTOCOL, Reason, SUBPROTOCOL, TARGET};
 
-/// A hop through the gateway at `wss+tunnel://[user:password@]host[:port][/path][?query]`, or `ws+tunnel://` without TLS.
+/// A hop through the gateway at `wss+tunnel://[user:password@]host[:port][/path][?query]`, or `ws+tunnel://` without
+/// TLS.
 pub fn hop(url: &str) -> Result<Hop> {
     Ok(Tunnel::parse(url)?.hop())
 }
@@ -31,8 +32,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// `wss+tunnel://[user:password@]host[:port][/path][?query]`, or `ws+tunnel://` without TLS: then credentials and bytes are
-    /// readable on the way to the gateway.
+    /// `wss+tunnel://[user:password@]host[:port][/path][?query]`, or `ws+tunnel://` without TLS: then credentials and
+    /// bytes are readable on the way to the gateway.
     pub fn parse(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| Error::usage("url without scheme://"))?;
         let (secure, scheme, port) = match scheme.to_ascii_lowercase().as_str() {
@@ -70,8 +71,8 @@ impl Tunnel {
         Ok(self)
     }
 
-    /// A gateway that was silent for `idle` is pinged, and given up after `timeout` more. It works while the stream is read.
-    /// Default off.
+    /// A gateway that was silent for `idle` is pinged, and given up after `timeout` more. It works while the stream is
+    /// read. Default off.
     pub fn keepalive(mut self, idle: Duration, timeout: Duration) -> Self {
         self.keepalive = Some((idle, timeout));
         self

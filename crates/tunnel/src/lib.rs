@@ -1,33 +1,35 @@
-//! TCP through WebSocket: a hop by which every protocol of the workspace rides, and the gateway at the other end. The frames are
-//! those of RFC 6455; what they mean is said below.
+//! TCP through WebSocket: a hop by which every protocol of the workspace rides, and the gateway at the other end. The
+//! frames are those of RFC 6455; what they mean is said below.
 //!
-//! - **Port and TLS**: 443 for `wss+tunnel`, with TLS from the first byte; 80 for `ws+tunnel`, where credentials and bytes are
-//!   readable on the way to the gateway. The gateway takes TLS itself ([`GatewayBuilder::tls`](gateway::GatewayBuilder::tls)), or
-//!   stands behind a proxy that does.
-//! - **What works**: the hop ([`hop`], [`Tunnel`]) at any place of a chain, with Basic, Bearer and headers of one's own, and errors
-//!   that say whether credentials, the gateway's policy, the name or the target failed; half-close both ways. The gateway
-//!   ([`Gateway`]): 101 before the target is dialled, and dialling bounded (10 s); backpressure counted in bytes below a mark of
-//!   1 MiB ([`HIGH_WATER`](gateway::HIGH_WATER)); messages of any length handed on piece by piece without a copy; strict order;
-//!   address policy on the very addresses that are connected to; authentication hook, origins, path; limits of bytes, idle time,
-//!   lifetime, tunnels, tunnels per client; shutdown that drains; figures ([`Metrics`](gateway::Metrics)).
-//! - **What is not done**: datagrams; WebSocket over HTTP/2 and HTTP/3; compression (what is tunnelled is mostly encrypted);
-//!   resets of the client are a FIN for the target.
-//! - **Tested against**: redis-server through it, with TLS and without, in chains with microsocks; scripted peers at every stage. The
-//!   protocol is our own, so there is no foreign gateway; any WebSocket client can speak it.
-//! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the gateway): 6.2 KiB
-//!   for an idle tunnel, used before or not, since buffers are given back; about 180 KiB with both directions stalled at full
-//!   backpressure. Against a plain TCP relay with buffers of 64 KiB on two shared cores: 1 GiB up 0.83 to 1.00 of its speed, down 0.94
-//!   to 1.07, round trips of 64 bytes 0.91 to 0.99 (the client's masking included).
-//! - **Security**: without a hook there is no gateway unless one says [`anyone`](gateway::GatewayBuilder::anyone); only public
-//!   addresses are reached unless a policy says otherwise; pages of foreign origins are refused; logs hold peer, identity and target,
-//!   never headers or queries.
+//! - **Port and TLS**: 443 for `wss+tunnel`, with TLS from the first byte; 80 for `ws+tunnel`, where credentials and
+//!   bytes are readable on the way to the gateway. The gateway takes TLS itself
+//!   ([`GatewayBuilder::tls`](gateway::GatewayBuilder::tls)), or stands behind a proxy that does.
+//! - **What works**: the hop ([`hop`], [`Tunnel`]) at any place of a chain, with Basic, Bearer and headers of one's
+//!   own, and errors that say whether credentials, the gateway's policy, the name or the target failed; half-close both
+//!   ways. The gateway ([`Gateway`]): 101 before the target is dialled, and dialling bounded (10 s); backpressure
+//!   counted in bytes below a mark of 1 MiB ([`HIGH_WATER`](gateway::HIGH_WATER)); messages of any length handed on
+//!   piece by piece without a copy; strict order; address policy on the very addresses that are connected to;
+//!   authentication hook, origins, path; limits of bytes, idle time, lifetime, tunnels, tunnels per client; shutdown
+//!   that drains; figures ([`Metrics`](gateway::Metrics)).
+//! - **What is not done**: datagrams; WebSocket over HTTP/2 and HTTP/3; compression (what is tunnelled is mostly
+//!   encrypted); resets of the client are a FIN for the target.
+//! - **Tested against**: redis-server through it, with TLS and without, in chains with microsocks; scripted peers at
+//!   every stage. The protocol is our own, so there is no foreign gateway; any WebSocket client can speak it.
+//! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the
+//!   gateway): 6.2 KiB for an idle tunnel, used before or not, since buffers are given back; 175 to 205 KiB with both
+//!   directions stalled at full backpressure. Against a plain TCP relay with buffers of 64 KiB, in pairs on two cores
+//!   shared with other work: 1 GiB up at 0.78 to 0.98 of its speed (the client's masking included), down at 0.94 to 1.18,
+//!   round trips of 64 bytes at 0.91 to 1.13.
+//! - **Security**: without a hook there is no gateway unless one says [`anyone`](gateway::GatewayBuilder::anyone); only
+//!   public addresses are reached unless a policy says otherwise; pages of foreign origins are refused; logs hold peer,
+//!   identity and target, never headers or queries.
 //!
 //! # On the wire
-//! The client upgrades with the subprotocol [`SUBPROTOCOL`] and names the target in the header [`TARGET`] (a browser, which can't set
-//! headers, in the query `target`). Binary messages carry bytes; their borders mean nothing. Text messages are words: the gateway says
-//! [`OPEN`] once the target is connected; either end says [`FIN`] when its side is over, as a FIN of TCP does. When both sides are
-//! over, the gateway closes with 1000. A Close at any time ends both sides: what the client sent before it is still delivered. Other
-//! codes say why a tunnel was cut short ([`Reason`]).
+//! The client upgrades with the subprotocol [`SUBPROTOCOL`] and names the target in the header [`TARGET`] (a browser,
+//! which can't set headers, in the query `target`). Binary messages carry bytes; their borders mean nothing. Text
+//! messages are words: the gateway says [`OPEN`] once the target is connected; either end says [`FIN`] when its side is
+//! over, as a FIN of TCP does. When both sides are over, the gateway closes with 1000. A Close at any time ends both
+//! sides: what the client sent before it is still delivered. Other codes say why a tunnel was cut short ([`Reason`]).
 //!
 //! ```
 //! use portolan_core::Connector;

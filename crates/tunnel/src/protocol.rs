@@ -10,8 +10,9 @@ pub const SUBPROTOCOL: &str = "tcp-tunnel.v1";
 
 /// The header of the upgrade that names the target, as `host:port`.
 ///
-/// A header and not a path, since paths and queries end up in the logs of every proxy and server on the way, and since the path
-/// belongs to whoever mounts the gateway. Browsers can't set headers: for them the gateway reads the query `target` too.
+/// A header and not a path, since paths and queries end up in the logs of every proxy and server on the way, and since
+/// the path belongs to whoever mounts the gateway. Browsers can't set headers: for them the gateway reads the query
+/// `target` too.
 pub const TARGET: &str = "tunnel-target";
 
 /// The text message by which the gateway says that the target is connected. Bytes may be sent before; none come before.
@@ -23,8 +24,8 @@ pub const FIN: &str = "fin";
 /// The longest word there is; a longer text message is none.
 pub(crate) const MAX_WORD: usize = 16;
 
-/// Why a gateway closes a tunnel, beside the codes of RFC 6455: 1000 when both sides were over, 1001 when it shuts down, 1002 and
-/// 1003 when the client broke the rules.
+/// Why a gateway closes a tunnel, beside the codes of RFC 6455: 1000 when both sides were over, 1001 when it shuts
+/// down, 1002 and 1003 when the client broke the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {

@@ -325,7 +325,8 @@ async fn rogue_clients_at_every_stage_leave_nothing() {
         run(Script::new().send(&head[..at]).reset()).await;
         run(Script::new().send(&head[..at]).expect_close()).await.assert_done();
     }
-    // In the conversation: half a frame, a frame without a mask, a reserved opcode, an endless frame that is announced and cut.
+    // In the conversation: half a frame, a frame without a mask, a reserved opcode, an endless frame that is announced
+    // and cut.
     let opened = || Script::new().send(&head).expect_until("\x04open");
     run(opened().send([0x82]).close()).await;
     run(opened().send([0x82, 0x85, 1, 2]).reset()).await;

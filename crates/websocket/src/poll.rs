@@ -55,19 +55,21 @@ fn next(mut event: impl FnMut() -> Poll<Result<Option<Event>>>) -> Poll<Result<O
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
-    /// What has arrived, without waiting for whole messages; `None` once both have said Close and the connection has ended.
+    /// What has arrived, without waiting for whole messages; `None` once both have said Close and the connection has
+    /// ended.
     pub fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>>> {
         next(|| self.poll_event(Wakers::same(cx), true))
     }
 
-    /// Takes some of `data` as one binary message, once there is room, and says how much: at most 64 KiB. It goes with the next
-    /// flush.
+    /// Takes some of `data` as one binary message, once there is room, and says how much: at most 64 KiB. It goes with
+    /// the next flush.
     pub fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize>> {
         std::task::ready!(self.poll_room(cx.waker()))?;
         Poll::Ready(self.core.out.slice(data))
     }
 
-    /// Says Close with the next flush, and takes nothing more to send. What arrives until the peer's Close is still given.
+    /// Says Close with the next flush, and takes nothing more to send. What arrives until the peer's Close is still
+    /// given.
     pub fn start_close(&mut self, code: CloseCode, reason: &str) -> Result<()> {
         self.core.start_close(Some(CloseFrame::new(code, reason)))
     }

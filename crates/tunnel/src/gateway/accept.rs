@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use portolan_core::{Error, Listener, Phase, Result, Stream};
 
-/// A source of connections: a [`Listener`] of the connector's, a listener of tokio's that the caller made, or one's own.
+/// A source of connections: a [`Listener`] of the connector's, a listener of tokio's that the caller made, or one's
+/// own.
 pub trait Accept: Send {
-    /// The next connection and who it is from. It is called again after an error. Dropping the future must lose nothing.
+    /// The next connection and who it is from. It is called again after an error. Dropping the future must lose
+    /// nothing.
     fn accept(&mut self) -> impl Future<Output = Result<(Stream, SocketAddr)>> + Send;
 }
 

@@ -1,4 +1,5 @@
-//! From a connection to a tunnel: TLS, the upgrade, origin, authentication, limits; 101 comes before the target is dialled.
+//! From a connection to a tunnel: TLS, the upgrade, origin, authentication, limits; 101 comes before the target is
+//! dialled.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -163,7 +164,8 @@ impl Shared {
         Ok((answer, options, target, identity, slot))
     }
 
-    /// A page of another origin makes a browser come with its cookies: only listed ones may. Clients that are no browsers name none.
+    /// A page of another origin makes a browser come with its cookies: only listed ones may. Clients that are no
+    /// browsers name none.
     fn origin_allowed(&self, request: &Request<()>) -> bool {
         let mut origins = request.headers().get_all(header::ORIGIN).iter();
         origins.all(|origin| {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The most that a gateway ever holds of one direction of a tunnel: the mark at which the source is no longer read. It is an upper
-/// bound for [`Limits::window`], whose default is far below it.
+/// The most that a gateway ever holds of one direction of a tunnel: the mark at which the source is no longer read. It
+/// is an upper bound for [`Limits::window`], whose default is far below it.
 pub const HIGH_WATER: usize = 1 << 20;
 
 /// The least that a direction may hold.
@@ -50,8 +50,8 @@ impl Limits {
         Self::default()
     }
 
-    /// How many bytes of one direction may wait before its source is no longer read. Default 64 KiB, at most [`HIGH_WATER`]. Up
-    /// to one read more (64 KiB) may be held above it, so the mark is never passed.
+    /// How many bytes of one direction may wait before its source is no longer read. Default 64 KiB, at most
+    /// [`HIGH_WATER`]. Up to one read more (64 KiB) may be held above it, so the mark is never passed.
     pub fn window(mut self, bytes: usize) -> Self {
         self.window = bytes.clamp(LEAST_WINDOW, HIGH_WATER - (128 << 10));
         self
@@ -99,8 +99,8 @@ impl Limits {
         self
     }
 
-    /// How many tunnels one client may have: one identity, or one address where there is no identity. Default 256; one more is
-    /// refused with 429.
+    /// How many tunnels one client may have: one identity, or one address where there is no identity. Default 256; one
+    /// more is refused with 429.
     pub fn max_per_client(mut self, count: usize) -> Self {
         self.per_client = count;
         self
@@ -112,7 +112,8 @@ impl Limits {
         self
     }
 
-    /// A client that was silent for `idle` is pinged, and given up after `timeout` more. Default off: the idle limit ends dead ones.
+    /// A client that was silent for `idle` is pinged, and given up after `timeout` more. Default off: the idle limit
+    /// ends dead ones.
     pub fn keepalive(mut self, idle: Duration, timeout: Duration) -> Self {
         self.keepalive = Some((idle, timeout));
         self

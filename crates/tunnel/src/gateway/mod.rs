@@ -94,8 +94,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Which targets are allowed. Default [`Policy::public_only`]. It judges the very addresses that are then connected to, so
-    /// a name that changes its address between check and use gains nothing.
+    /// Which targets are allowed. Default [`Policy::public_only`]. It judges the very addresses that are then connected
+    /// to, so a name that changes its address between check and use gains nothing.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
@@ -117,14 +117,15 @@ impl GatewayBuilder {
         self
     }
 
-    /// Anyone may open a tunnel. Without this and without a hook there is no gateway: an open relay is to be a decision.
+    /// Anyone may open a tunnel. Without this and without a hook there is no gateway: an open relay is to be a
+    /// decision.
     pub fn anyone(mut self) -> Self {
         self.anyone = true;
         self
     }
 
-    /// The origins whose pages may open tunnels, such as `https://app.example`; `*` for all. Default none: clients that are no
-    /// browsers name none, and are let in.
+    /// The origins whose pages may open tunnels, such as `https://app.example`; `*` for all. Default none: clients that
+    /// are no browsers name none, and are let in.
     pub fn origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.origins = origins.into_iter().map(Into::into).collect();
         self
@@ -185,8 +186,8 @@ impl Gateway {
         }
     }
 
-    /// Accepts clients until [`shutdown`](Self::shutdown); tunnels go on after it has returned. Dropping the future stops
-    /// accepting here, and ends no tunnel.
+    /// Accepts clients until [`shutdown`](Self::shutdown); tunnels go on after it has returned. Dropping the future
+    /// stops accepting here, and ends no tunnel.
     pub async fn serve(&self, mut listener: impl Accept) -> Result<()> {
         let shared = &self.0;
         loop {
@@ -257,10 +258,11 @@ impl Gateway {
         tracing::debug!(%peer, identity, %target, ?outcome, up, down, "tunnel ended");
     }
 
-    /// Shuts down: accepts nothing more, gives the tunnels `drain` to end by themselves, then closes those that are left with 1001.
+    /// Shuts down: accepts nothing more, gives the tunnels `drain` to end by themselves, then closes those that are
+    /// left with 1001.
     ///
-    /// It returns when all are gone, which takes no longer than `drain` and the closing limit together. Dropping the future leaves
-    /// the gateway closed for new clients; calling again goes on with it.
+    /// It returns when all are gone, which takes no longer than `drain` and the closing limit together. Dropping the
+    /// future leaves the gateway closed for new clients; calling again goes on with it.
     pub async fn shutdown(&self, drain: Duration) {
         let shared = &self.0;
         shared.stop.cancel();
