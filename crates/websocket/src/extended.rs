@@ -10,7 +10,7 @@ use portolan_core::{Error, Phase, Result, clock};
 use portolan_http2::{RecvBody, SendRequest, ext};
 
 use crate::connect::{BODY_TIME, MAX_BODY};
-use crate::duplex::{Duplex, PipeBody, pipe};
+use crate::duplex::{Duplex, PipeBody, Received, pipe};
 use crate::handshake::{Rejected, Request};
 use crate::options::Options;
 use crate::socket::WebSocket;
@@ -57,7 +57,7 @@ where
         let agreed = request.verify_extended(&options, &Response::from_parts(parts, ()))?;
         options = options.agreed(agreed.deflate);
         options.ends_first = true;
-        Ok(Self::from_stream(Duplex::new(body, out), options).with_subprotocol(agreed.subprotocol))
+        Ok(Self::from_stream(Duplex::new(Received(body), out), options).with_subprotocol(agreed.subprotocol))
     }
 }
 

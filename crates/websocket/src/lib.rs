@@ -53,7 +53,7 @@ mod split;
 pub use byte_stream::ByteStream;
 pub use client::Carried;
 pub use codec::{CloseCode, CloseFrame, DataKind, Deflate, Message, Role, Text};
-pub use duplex::{Duplex, PipeBody};
+pub use duplex::{Duplex, PipeBody, Received};
 pub use handshake::{Rejected, Request};
 pub use options::Options;
 pub use pieces::{MessageReader, MessageWriter};
