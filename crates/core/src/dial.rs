@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use futures_util::{Stream as Answers, StreamExt};
 use tokio::net::TcpStream;
+use tracing::Instrument;
+use tracing::field::{Empty, display};
 
 use crate::clock::{self, Instant};
 use crate::datagram::Datagram;
@@ -20,6 +22,7 @@ use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
+use crate::observe::{self, Observers, Opened, Outcome, Stepping, Traffic};
 use crate::policy::Policy;
 use crate::resolve::{Answer, Family, Part, Resolver, canonical};
 use crate::sockopt::{Bind, TcpOptions, connect_tcp};
@@ -66,6 +69,9 @@ impl Place {
 #[derive(Debug)]
 pub struct DialContext {
     settings: Arc<Settings>,
+    /// The number of the call, and what it is to reach: what observers know it by.
+    id: u64,
+    target: Endpoint,
     started: Instant,
     progress: Mutex<Progress>,
 }
@@ -83,6 +89,7 @@ pub(crate) struct Settings {
     pub(crate) winners: Arc<Winners>,
     pub(crate) tls: Tls,
     pub(crate) hop_tls: Tls,
+    pub(crate) observers: Observers,
 }
 
 #[derive(Debug, Default)]
@@ -114,8 +121,76 @@ impl Progress {
 }
 
 impl DialContext {
-    pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, started: clock::now(), progress: Mutex::default() }
+    pub(crate) fn new(settings: Arc<Settings>, target: Endpoint) -> Self {
+        Self { settings, id: observe::next_id(), target, started: clock::now(), progress: Mutex::default() }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn target(&self) -> &Endpoint {
+        &self.target
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.settings.observers
+    }
+
+    /// The counters of the connection that is made, if anybody asked.
+    pub(crate) fn traffic(&self) -> Option<Box<Traffic>> {
+        let observers = self.observers();
+        observers.are_told().then(|| Box::new(Traffic::new(self.id, self.target.clone(), observers.clone())))
+    }
+
+    /// Runs the whole of a call: its error gets the facts of the attempt, and observers hear of the outcome.
+    pub(crate) async fn told<T: Made>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if !self.observers().are_told() {
+            return work.await.map_err(|error| self.fail(error));
+        }
+        let span = tracing::debug_span!(
+            "connect",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            endpoint = %self.target,
+            server.address = %self.target.host_text(),
+            server.port = self.target.port(),
+            network.peer.address = Empty,
+            network.peer.port = Empty,
+            tls.protocol.version = Empty,
+            address = Empty,
+            elapsed_us = Empty,
+            phase = Empty,
+            hop = Empty,
+            delivery = Empty,
+            error = Empty,
+            error.type = Empty,
+        );
+        let result = work.instrument(span.clone()).await.map_err(|error| self.fail(error));
+        let elapsed = self.elapsed();
+        span.record("elapsed_us", u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        match &result {
+            Ok(made) => {
+                if let Some(peer) = made.info().peer {
+                    span.record("address", display(peer)).record("network.peer.address", display(peer.ip()));
+                    span.record("network.peer.port", peer.port());
+                }
+                if let Some(tls) = &made.info().tls {
+                    span.record("tls.protocol.version", tls.version);
+                }
+            }
+            Err(error) => observe::record_error(&span, error),
+        }
+        let opened = Opened {
+            id: self.id,
+            endpoint: &self.target,
+            started: self.started,
+            elapsed,
+            info: result.as_ref().ok().map(Made::info),
+            outcome: Outcome::of(&result),
+        };
+        self.observers().tell(|observer| observer.opened(&opened));
+        result
     }
 
     /// The bounds of every phase.
@@ -153,7 +228,10 @@ impl DialContext {
         check_onion(name)?;
         let started = clock::now();
         let limit = self.settings.timeouts.resolve_limit();
-        let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await?;
+        let step = Stepping::begin(self, Phase::Resolve);
+        let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await;
+        step.end(&answer);
+        let answer = answer?;
         self.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - started);
         allowed(name, to.port(), answer, policy)
     }
@@ -187,7 +265,9 @@ impl DialContext {
     ) -> Result<T> {
         self.note(|p| p.hop = Some(place.index));
         let started = clock::now();
+        let step = Stepping::begin(self, Phase::Hop).hop(place.index, kind, authority);
         let result = clock::within(self.settings.timeouts.hop_limit(), Phase::Hop, work).await;
+        step.end(&result);
         match result {
             Ok(value) => {
                 let elapsed = clock::now() - started;
@@ -246,7 +326,9 @@ impl DialContext {
                 p.tried.push(Try { address, started: clock::now(), ended: None });
             }
         });
+        let step = Stepping::begin(self, Phase::Connect).address(address);
         let result = work.await;
+        step.end(&result);
         let outcome = match &result {
             Ok(_) => TriedOutcome::Connected,
             Err(error) => TriedOutcome::Failed(error.message().into()),
@@ -279,6 +361,7 @@ impl DialContext {
     /// Completes what is known about a connection that was made.
     pub(crate) fn finish(&self, info: &mut ConnectionInfo) {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        info.id = self.id;
         info.hops.clone_from(&progress.hops);
         info.attempts = progress.attempts;
         info.tried = progress.tried(clock::now());
@@ -287,7 +370,7 @@ impl DialContext {
     }
 
     /// Puts the facts of the attempt on an error.
-    pub(crate) fn fail(&self, error: Error, to: &Endpoint) -> Error {
+    pub(crate) fn fail(&self, error: Error) -> Error {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = clock::now() - self.started;
         let attempt = Attempt {
@@ -298,7 +381,24 @@ impl DialContext {
             attempts: progress.attempts,
             tried: progress.tried(clock::now()),
         };
-        error.with_endpoint(to.clone()).with_attempt(attempt)
+        error.with_endpoint(self.target.clone()).with_attempt(attempt)
+    }
+}
+
+/// What a call to the connector ends in.
+pub(crate) trait Made {
+    fn info(&self) -> &ConnectionInfo;
+}
+
+impl Made for Stream {
+    fn info(&self) -> &ConnectionInfo {
+        self.info()
+    }
+}
+
+impl Made for Datagram {
+    fn info(&self) -> &ConnectionInfo {
+        self.info()
     }
 }
 
@@ -392,7 +492,9 @@ impl Direct {
             [Family::V6, Family::V4].into_iter().filter(|family| settings.bind.reaches(any(*family))).collect();
         let started = clock::now();
         let parts = settings.resolver.parts(name, &families, settings.timeouts.resolve_limit());
+        let mut step = Stepping::begin(cx, Phase::Resolve);
         let answers = parts.map(|Part { family, answer }| {
+            step.part(&answer);
             let addrs = answer.and_then(|answer| allowed(name, port, answer, policy));
             (family, addrs.and_then(|addrs| reachable(addrs, &settings.bind)))
         });
