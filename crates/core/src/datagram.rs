@@ -110,6 +110,10 @@ impl Datagram {
         self
     }
 
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_deref()
+    }
+
     fn sent(&self, bytes: usize) {
         if let Some(traffic) = &self.traffic {
             traffic.sent(bytes);

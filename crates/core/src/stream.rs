@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::info::{ConnectionInfo, TlsInfo};
-use crate::observe::{Observers, Stepping, Traffic};
+use crate::observe::{Stepping, Traffic};
 use crate::tls::{self, Tls};
 
 /// Any two-way byte stream that a [`Stream`] can be made from.
@@ -190,9 +190,8 @@ impl Stream {
         self
     }
 
-    /// Who is told what happens on it: those of the connector that made it.
-    pub fn observers(&self) -> Observers {
-        self.traffic.as_ref().map(|traffic| traffic.observers().clone()).unwrap_or_default()
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_deref()
     }
 
     /// Secret bytes known to both ends of this TLS connection alone (RFC 5705): for channel binding (RFC 9266).

@@ -23,9 +23,9 @@
 //! | `status` | the peer's code | `http.response.status_code`, `rpc.grpc.status_code` |
 //! | `error` | what went wrong | `error.type` ([`Kind`](crate::Kind)), `otel.status_code` |
 
+mod probe;
 mod step;
 mod traffic;
-mod watch;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,9 +38,9 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Phase};
 use crate::info::ConnectionInfo;
 
+pub use probe::{Facts, Operation, Probe, Probed, Semantics};
 pub(crate) use step::Stepping;
 pub(crate) use traffic::Traffic;
-pub use watch::{Facts, Operation, Semantics, Watch, Watched};
 
 /// Told of what happens. Each method does nothing unless it is written; all are called on the path of the call itself, so they
 /// should be quick: count, or send to a channel.

@@ -13,6 +13,7 @@ pub(crate) struct Stepping<'a> {
     of: Option<Of<'a>>,
     /// Some of it was told: what comes in parts is not dropped.
     told: bool,
+    protocol: Option<&'static str>,
     phase: Phase,
     hop: Option<StepHop<'a>>,
     address: Option<SocketAddr>,
@@ -21,10 +22,10 @@ pub(crate) struct Stepping<'a> {
 
 /// The connect it belongs to.
 #[derive(Clone, Copy)]
-struct Of<'a> {
-    id: u64,
-    endpoint: &'a Endpoint,
-    observers: &'a Observers,
+pub(super) struct Of<'a> {
+    pub(super) id: u64,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) observers: &'a Observers,
 }
 
 impl<'a> Stepping<'a> {
@@ -44,12 +45,17 @@ impl<'a> Stepping<'a> {
         Self::new(traffic.map(of), phase)
     }
 
-    fn new(of: Option<Of<'a>>, phase: Phase) -> Self {
-        Self { of, told: false, phase, hop: None, address: None, started: clock::now() }
+    pub(super) fn new(of: Option<Of<'a>>, phase: Phase) -> Self {
+        Self { of, told: false, protocol: None, phase, hop: None, address: None, started: clock::now() }
     }
 
     pub(crate) fn hop(mut self, index: usize, kind: &'static str, authority: &'a str) -> Self {
         self.hop = Some(StepHop { index, kind, authority });
+        self
+    }
+
+    pub(super) fn protocol(mut self, protocol: &'static str) -> Self {
+        self.protocol = Some(protocol);
         self
     }
 
@@ -74,6 +80,7 @@ impl<'a> Stepping<'a> {
         let elapsed = clock::now() - self.started;
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         tracing::debug!(
+            protocol = self.protocol,
             phase = self.phase.as_str(),
             hop = self.hop.map(|hop| hop.index),
             address = self.address.map(tracing::field::display),
@@ -84,7 +91,7 @@ impl<'a> Stepping<'a> {
         );
         let step = Step {
             id: of.id,
-            protocol: None,
+            protocol: self.protocol,
             endpoint: of.endpoint,
             phase: self.phase,
             hop: self.hop,

@@ -2,16 +2,21 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tracing::Span;
 use tracing::field::{Empty, display};
 
-use super::{Done, Observers, Outcome, Step, record_error};
+use super::step::{Of, Stepping};
+use super::{Done, Observers, Outcome, Traffic, record_error};
 use crate::clock::{self, Instant};
+use crate::connector::Connector;
+use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Phase, Result};
+use crate::stream::Stream;
 
 /// Which of OpenTelemetry's names the operations of a protocol go by, beside the common ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,48 +61,70 @@ impl Facts {
     }
 }
 
-/// A client's own view of its observers: who is told, and what is said of each of its operations.
-#[derive(Debug, Clone)]
-pub struct Watch {
+/// A client's own view of its observers: who is told, and what is said of each of its operations. The default one tells nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Probe(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The connect that made the connection, where there is one.
+    id: u64,
     protocol: &'static str,
     semantics: Semantics,
     endpoint: Endpoint,
     observers: Observers,
 }
 
-impl Watch {
-    /// Watches what is spoken with `endpoint`; `observers` are those of the connector ([`Connector::observers`](crate::Connector::observers))
-    /// or of the stream ([`Stream::observers`](crate::Stream::observers)).
-    pub fn new(protocol: &'static str, semantics: Semantics, endpoint: Endpoint, observers: Observers) -> Self {
-        Self { protocol, semantics, endpoint, observers }
+impl Probe {
+    /// Watches what is spoken with `endpoint`, for the observers of the connector.
+    pub fn new(protocol: &'static str, semantics: Semantics, endpoint: &Endpoint, connector: &Connector) -> Self {
+        Self::made(0, protocol, semantics, endpoint, connector.observers())
+    }
+
+    /// Watches what is spoken on `stream`, for the observers of the connector that made it. What begins to listen later hears of
+    /// the streams made later.
+    pub fn on(protocol: &'static str, semantics: Semantics, stream: &Stream) -> Self {
+        Self::of(stream.traffic(), protocol, semantics)
+    }
+
+    /// The same for datagrams.
+    pub fn on_datagram(protocol: &'static str, semantics: Semantics, datagram: &Datagram) -> Self {
+        Self::of(datagram.traffic(), protocol, semantics)
+    }
+
+    fn of(traffic: Option<&Traffic>, protocol: &'static str, semantics: Semantics) -> Self {
+        let of =
+            |traffic: &Traffic| Self::made(traffic.id(), protocol, semantics, traffic.endpoint(), traffic.observers());
+        traffic.map(of).unwrap_or_default()
+    }
+
+    fn made(id: u64, protocol: &'static str, semantics: Semantics, endpoint: &Endpoint, observers: &Observers) -> Self {
+        let (endpoint, observers) = (endpoint.clone(), observers.clone());
+        Self(Some(Arc::new(Inner { id, protocol, semantics, endpoint, observers })))
+    }
+
+    /// Itself, if it is worth saying more than is at hand: somebody listens.
+    pub fn told(&self) -> Option<&Self> {
+        self.0.as_ref().filter(|probe| probe.observers.are_told()).map(|_| self)
     }
 
     /// An operation, such as `GET`.
     pub fn operation<'a>(&'a self, name: &'a str) -> Operation<'a> {
-        Operation { watch: self, name, about: None }
+        Operation { probe: self, name, about: None }
     }
 
     /// Runs a phase that is the protocol's own, such as its login.
-    pub async fn phase<T>(&self, id: u64, phase: Phase, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let started = clock::now();
+    pub async fn phase<T>(&self, phase: Phase, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(inner) = &self.0 else { return work.await };
+        let of = Of { id: inner.id, endpoint: &inner.endpoint, observers: &inner.observers };
+        let step = Stepping::new(Some(of), phase).protocol(inner.protocol);
         let result = work.await;
-        if !self.observers.is_empty() {
-            let step = Step {
-                id,
-                protocol: Some(self.protocol),
-                endpoint: &self.endpoint,
-                phase,
-                hop: None,
-                address: None,
-                started,
-                elapsed: clock::now() - started,
-                outcome: Outcome::of(&result),
-            };
-            self.observers.tell(|observer| observer.phase(&step));
-        }
+        step.end(&result);
         result
     }
+}
 
+impl Inner {
     fn span(&self, name: &str, about: Option<&str>) -> Span {
         let address = match self.endpoint.host() {
             Host::Unix(path) => path.display().to_string(),
@@ -149,7 +176,7 @@ impl Watch {
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Operation<'a> {
-    watch: &'a Watch,
+    probe: &'a Probe,
     name: &'a str,
     about: Option<&'a str>,
 }
@@ -162,28 +189,29 @@ impl<'a> Operation<'a> {
     }
 
     /// Runs it.
-    pub fn run<T, F: Future<Output = Result<T>>>(self, work: F) -> Watched<F, T> {
+    pub fn run<T, F: Future<Output = Result<T>>>(self, work: F) -> Probed<F, T> {
         self.run_with(work, |_| Facts::default())
     }
 
     /// Runs it; `facts` says what a good result tells of itself.
-    pub fn run_with<T, F: Future<Output = Result<T>>>(self, work: F, facts: fn(&T) -> Facts) -> Watched<F, T> {
-        let running = self.watch.observers.are_told().then(|| {
+    pub fn run_with<T, F: Future<Output = Result<T>>>(self, work: F, facts: fn(&T) -> Facts) -> Probed<F, T> {
+        let probe = self.probe.0.as_ref().filter(|probe| probe.observers.are_told());
+        let running = probe.map(|probe| {
             Box::new(Running {
-                watch: self.watch.clone(),
+                probe: probe.clone(),
                 name: self.name.to_owned(),
                 about: self.about.map(str::to_owned),
                 started: clock::now(),
-                span: self.watch.span(self.name, self.about),
+                span: probe.span(self.name, self.about),
             })
         });
-        Watched { work, facts, running: Flight(running) }
+        Probed { work, facts, running: Flight(running) }
     }
 }
 
 #[derive(Debug)]
 struct Running {
-    watch: Watch,
+    probe: Arc<Inner>,
     name: String,
     about: Option<String>,
     started: Instant,
@@ -200,7 +228,7 @@ impl Running {
         }
         if let Some(status) = facts.status.or_else(|| outcome.error().and_then(Error::code)) {
             span.record("status", status);
-            match self.watch.semantics {
+            match self.probe.semantics {
                 Semantics::Http => span.record("http.response.status_code", status),
                 Semantics::Rpc => span.record("rpc.grpc.status_code", status),
                 _ => span,
@@ -214,8 +242,8 @@ impl Running {
             }
         }
         let done = Done {
-            protocol: self.watch.protocol,
-            endpoint: &self.watch.endpoint,
+            protocol: self.probe.protocol,
+            endpoint: &self.probe.endpoint,
             operation: &self.name,
             about: self.about.as_deref(),
             started: self.started,
@@ -223,7 +251,7 @@ impl Running {
             facts,
             outcome,
         };
-        self.watch.observers.tell(|observer| observer.operation(&done));
+        self.probe.observers.tell(|observer| observer.operation(&done));
     }
 }
 
@@ -243,7 +271,7 @@ pin_project! {
     /// A future that is watched: it costs a comparison where nobody is told.
     #[must_use = "futures do nothing unless they are awaited"]
     #[derive(Debug)]
-    pub struct Watched<F, T> {
+    pub struct Probed<F, T> {
         #[pin]
         work: F,
         facts: fn(&T) -> Facts,
@@ -251,7 +279,7 @@ pin_project! {
     }
 }
 
-impl<T, F: Future<Output = Result<T>>> Future for Watched<F, T> {
+impl<T, F: Future<Output = Result<T>>> Future for Probed<F, T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
