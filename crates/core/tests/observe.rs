@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portolan_core::observe::{Closed, Done, Facts, Observer, Opened, Outcome, Probe, Semantics, Step};
-use portolan_core::{Connector, Endpoint, Error, Hop, HappyOptions, Kind, Phase, Resolver, Timeouts};
+use portolan_core::{Connector, Endpoint, Error, HappyOptions, Hop, Kind, Phase, Resolver, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};
@@ -115,7 +115,8 @@ async fn hops_are_told_by_their_place_and_what_they_carry_is_the_protocols_alone
     stream.read_exact(&mut [0; 5]).await.unwrap();
     drop(stream);
     let told = ["connect 127.0.0.1 done", "hop hop 0 socks5h done", "opened peer.test done"];
-    let told: Vec<_> = told.into_iter().map(str::to_owned).chain(["closed peer.test sent 5 received 5".into()]).collect();
+    let told: Vec<_> =
+        told.into_iter().map(str::to_owned).chain(["closed peer.test sent 5 received 5".into()]).collect();
     assert_eq!(notes.take(), told);
 }
 

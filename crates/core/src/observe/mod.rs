@@ -25,6 +25,7 @@
 
 mod probe;
 mod step;
+mod timeline;
 mod traffic;
 
 use std::fmt;
@@ -40,6 +41,7 @@ use crate::info::ConnectionInfo;
 
 pub use probe::{Facts, Operation, Probe, Probed, Semantics};
 pub(crate) use step::Stepping;
+pub use timeline::Timeline;
 pub(crate) use traffic::Traffic;
 
 /// Told of what happens. Each method does nothing unless it is written; all are called on the path of the call itself, so they
