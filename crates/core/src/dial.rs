@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use futures_util::{Stream as Answers, StreamExt};
 use tokio::net::TcpStream;
-use tracing::Instrument;
-use tracing::field::{Empty, display};
 
 use crate::clock::{self, Instant};
 use crate::datagram::Datagram;
@@ -22,7 +20,7 @@ use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
-use crate::observe::{self, Observers, Opened, Outcome, Stepping, Traffic};
+use crate::observe::{self, Observers, Stepping};
 use crate::policy::Policy;
 use crate::resolve::{Answer, Family, Part, Resolver, canonical};
 use crate::sockopt::{Bind, TcpOptions, connect_tcp};
@@ -137,60 +135,8 @@ impl DialContext {
         &self.settings.observers
     }
 
-    /// The counters of the connection that is made, if anybody asked.
-    pub(crate) fn traffic(&self) -> Option<Box<Traffic>> {
-        let observers = self.observers();
-        observers.are_told().then(|| Box::new(Traffic::new(self.id, self.target.clone(), observers.clone())))
-    }
-
-    /// Runs the whole of a call: its error gets the facts of the attempt, and observers hear of the outcome.
-    pub(crate) async fn told<T: Made>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if !self.observers().are_told() {
-            return work.await.map_err(|error| self.fail(error));
-        }
-        let span = tracing::debug_span!(
-            "connect",
-            otel.kind = "client",
-            otel.status_code = Empty,
-            endpoint = %self.target,
-            server.address = %self.target.host_text(),
-            server.port = self.target.port(),
-            network.peer.address = Empty,
-            network.peer.port = Empty,
-            tls.protocol.version = Empty,
-            address = Empty,
-            elapsed_us = Empty,
-            phase = Empty,
-            hop = Empty,
-            delivery = Empty,
-            error = Empty,
-            error.type = Empty,
-        );
-        let result = work.instrument(span.clone()).await.map_err(|error| self.fail(error));
-        let elapsed = self.elapsed();
-        span.record("elapsed_us", u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
-        match &result {
-            Ok(made) => {
-                if let Some(peer) = made.info().peer {
-                    span.record("address", display(peer)).record("network.peer.address", display(peer.ip()));
-                    span.record("network.peer.port", peer.port());
-                }
-                if let Some(tls) = &made.info().tls {
-                    span.record("tls.protocol.version", tls.version);
-                }
-            }
-            Err(error) => observe::record_error(&span, error),
-        }
-        let opened = Opened {
-            id: self.id,
-            endpoint: &self.target,
-            started: self.started,
-            elapsed,
-            info: result.as_ref().ok().map(Made::info),
-            outcome: Outcome::of(&result),
-        };
-        self.observers().tell(|observer| observer.opened(&opened));
-        result
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The bounds of every phase.
@@ -382,23 +328,6 @@ impl DialContext {
             tried: progress.tried(clock::now()),
         };
         error.with_endpoint(self.target.clone()).with_attempt(attempt)
-    }
-}
-
-/// What a call to the connector ends in.
-pub(crate) trait Made {
-    fn info(&self) -> &ConnectionInfo;
-}
-
-impl Made for Stream {
-    fn info(&self) -> &ConnectionInfo {
-        self.info()
-    }
-}
-
-impl Made for Datagram {
-    fn info(&self) -> &ConnectionInfo {
-        self.info()
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `status` | the peer's code | `http.response.status_code`, `rpc.grpc.status_code` |
 //! | `error` | what went wrong | `error.type` ([`Kind`](crate::Kind)), `otel.status_code` |
 
+mod call;
 mod probe;
 mod step;
 mod timeline;

@@ -69,7 +69,9 @@ impl Client {
             }
             Ok(client)
         };
-        let client = probe.phase(Phase::Handshake, clock::within(limit, Phase::Handshake, work)).await;
+        // Boxed: it is large, and runs once.
+        let work = Box::pin(clock::within(limit, Phase::Handshake, work));
+        let client = probe.phase(Phase::Handshake, work).await;
         let mut client =
             client.map_err(|error| named(error).with_phase(Phase::Handshake).with_delivery(Delivery::NotSent))?;
         client.note(clock::now() - started);
