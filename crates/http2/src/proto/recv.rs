@@ -303,7 +303,8 @@ impl Engine {
         let goaway = GoAway { last_id, code, debug };
         // Marked before anyone is woken.
         self.goaway = Some(goaway.clone());
-        let refused = Failure::new(Kind::Closed, "the peer went away without processing it");
+        let drained = self.goaway.as_ref().is_some_and(GoAway::has_served);
+        let refused = Failure::new(Kind::Closed, "the peer went away without processing it").with_drained(drained);
         for key in self.streams.keys() {
             if key.id > last_id {
                 self.fail_stream(key, refused.clone().with_code(code).with_delivery(Delivery::Refused));
@@ -353,7 +354,8 @@ impl Engine {
     pub(crate) fn on_eof(&mut self) {
         let failure = match &self.goaway {
             Some(goaway) => Failure::new(Kind::Closed, format!("the peer closed after GOAWAY: {}", goaway.code))
-                .with_code(goaway.code),
+                .with_code(goaway.code)
+                .with_drained(goaway.has_served()),
             None => Failure::new(Kind::Closed, "the peer closed the connection"),
         };
         self.fail(failure);
