@@ -40,6 +40,9 @@ impl Engine {
 
     fn next_frame(&mut self, input: &mut BytesMut, now: Instant) -> Result<bool, Violation> {
         let Some(head) = Head::parse(input) else { return Ok(false) };
+        if !self.settings_seen && input.starts_with(b"HTTP/1.") {
+            return Err(Violation::protocol("the peer answers in HTTP/1"));
+        }
         // On the nine bytes alone, before room for the rest is made (RFC 9113 4.2).
         if head.len > self.config.max_frame_size as usize {
             return Err(Violation::new(Code::FRAME_SIZE_ERROR, "a frame longer than SETTINGS_MAX_FRAME_SIZE"));
