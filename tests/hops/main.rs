@@ -11,6 +11,7 @@
 
 mod h2;
 mod h3;
+mod jump;
 mod matrix;
 mod ssh;
 
