@@ -128,7 +128,10 @@ async fn a_handshake_that_is_cut_anywhere_is_an_error_in_time() {
             let result = enter(&sshd, port, &to).await;
             assert!(began.elapsed() < Duration::from_secs(4), "{at}");
             if let Err(error) = result {
-                assert!(matches!(error.kind(), Kind::Hop | Kind::Auth | Kind::Timeout | Kind::Unsupported), "{at}: {error:?}");
+                assert!(
+                    matches!(error.kind(), Kind::Hop | Kind::Auth | Kind::Timeout | Kind::Unsupported),
+                    "{at}: {error:?}"
+                );
                 assert_eq!(error.hop(), Some(0), "{at}: {error:?}");
             } else {
                 assert!(matches!(tamper, Tamper::Flip(_)), "stalled at {at}");

@@ -6,12 +6,12 @@ mod logins;
 pub(super) mod peers;
 mod trust;
 
-use portolan_core::{Connector, Endpoint, Error, Hop, Kind, Phase, Policy, Tls};
+use peers::{keygen, openssh, said};
+use portolan_core::{Connector, Endpoint, Error, Hop, Kind, Phase, Policy};
 use portolan_remote_access::ssh::{HostKeys, Jump};
 use portolan_testbed::{Service, find, folder, free_port, record};
-use peers::{keygen, openssh, said};
 
-use super::{microsocks, ann, pass, redis};
+use super::{ann, microsocks, pass, redis};
 
 fn net(hop: Jump) -> Connector {
     Connector::builder().via(hop.hop()).build().unwrap()
@@ -117,5 +117,4 @@ async fn the_policy_holds_behind_a_jump_host() {
     assert_eq!(hops.connect(&to).await.unwrap_err().kind(), Kind::Blocked);
     let error = net(sshd.by_key()).datagram(&to).await.unwrap_err();
     assert_eq!((error.kind(), error.hop()), (Kind::Unsupported, Some(0)), "{error:?}");
-    let _ = Tls::builder();
 }

@@ -165,7 +165,11 @@ async fn pass_on(client: TcpStream, server: TcpStream, tamper: Tamper) -> std::i
         if let Tamper::Trickle(pause) = tamper {
             for byte in part {
                 to_client.write_all(std::slice::from_ref(byte)).await?;
-                tokio::time::sleep(pause).await;
+                if pause.is_zero() {
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(pause).await;
+                }
             }
         } else {
             to_client.write_all(part).await?;

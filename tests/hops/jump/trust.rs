@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portolan_core::{Error, Kind};
 use portolan_remote_access::ssh::{HostKeyError, HostKeyProblem, HostKeys};
-use portolan_testbed::{folder, record};
+use portolan_testbed::{find, folder, free_port, record};
 
 use super::peers::{Sshd, keygen, openssh, openssh_at, said};
-use super::{fingerprint, net, redis, refused};
-use portolan_testbed::free_port;
+use super::{fingerprint, net, refused};
 
 async fn shown(sshd: &Sshd, keys: HostKeys) -> Result<(), Error> {
     let to = sshd.endpoint();
@@ -112,7 +111,7 @@ async fn pinned_asked_and_accepted_keys() {
 async fn a_server_of_many_keys_is_asked_for_the_one_that_is_known() {
     let dir = folder("jump");
     for (name, kind) in [("host_rsa", "rsa"), ("host_ecdsa", "ecdsa")] {
-        if portolan_testbed::find("openssh-client", "ssh-keygen").is_none() {
+        if find("openssh-client", "ssh-keygen").is_none() {
             return;
         }
         keygen(&dir, name, kind, "");
@@ -135,7 +134,7 @@ async fn a_server_of_many_keys_is_asked_for_the_one_that_is_known() {
 #[tokio::test]
 async fn host_certificates_are_taken_from_a_known_authority() {
     let dir = folder("jump");
-    if portolan_testbed::find("openssh-client", "ssh-keygen").is_none() {
+    if find("openssh-client", "ssh-keygen").is_none() {
         return;
     }
     for name in ["ca", "host", "id"] {
@@ -177,5 +176,4 @@ async fn host_certificates_are_taken_from_a_known_authority() {
         let ca = HostKeys::text(format!("@cert-authority * {}\n", sshd.public("ca")));
         assert_eq!(problem(&sshd, ca).await.problem, HostKeyProblem::Certificate, "{name}");
     }
-    let _ = redis;
 }

@@ -234,7 +234,11 @@ impl Jump {
         let user = self.user.clone().or_else(local_user);
         let user = user.ok_or_else(|| Error::usage("a jump host needs a user: ssh://user@host"))?;
         let fits = (1..=MAX_NAME).contains(&user.len()) && !user.chars().any(char::is_control);
-        if fits { Ok(user) } else { Err(Error::usage("not the name of a user: too long, empty, or with a control character")) }
+        if fits {
+            Ok(user)
+        } else {
+            Err(Error::usage("not the name of a user: too long, empty, or with a control character"))
+        }
     }
 
     pub(super) fn config(&self, (keys, certificates): (Vec<Algorithm>, Vec<Algorithm>)) -> client::Config {
@@ -278,12 +282,18 @@ impl Dangerous {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the agent is named by the environment alone, and asked for by name or by default as ssh does")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the agent is named by the environment alone, and asked for by name or by default as ssh does"
+)]
 fn agent_socket() -> Option<PathBuf> {
     std::env::var("SSH_AUTH_SOCK").ok().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-#[allow(clippy::disallowed_methods, reason = "who runs this is named by the environment alone, and ssh takes it for the user too")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "who runs this is named by the environment alone, and ssh takes it for the user too"
+)]
 fn local_user() -> Option<String> {
     ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty())
 }

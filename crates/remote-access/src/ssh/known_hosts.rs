@@ -55,11 +55,19 @@ enum Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Known,
-    Revoked { line: usize },
+    Revoked {
+        line: usize,
+    },
     /// The host has another key of this type.
-    Changed { line: usize, fingerprint: String },
+    Changed {
+        line: usize,
+        fingerprint: String,
+    },
     /// The host is known by keys of other types alone.
-    OtherType { line: usize, fingerprint: String },
+    OtherType {
+        line: usize,
+        fingerprint: String,
+    },
     Unknown,
 }
 
@@ -92,10 +100,7 @@ impl KnownHosts {
     /// The types of this host's keys, such as `ssh-ed25519`.
     pub fn key_types(&self, host: &str, port: u16) -> impl Iterator<Item = &str> {
         let name = name(host, port);
-        self.lines
-            .iter()
-            .filter(move |line| line.marker == Marker::None && line.matches(&name))
-            .map(|line| &*line.kind)
+        self.lines.iter().filter(move |line| line.marker == Marker::None && line.matches(&name)).map(|line| &*line.kind)
     }
 
     fn of<'a>(&'a self, name: &'a str, marker: Marker) -> impl Iterator<Item = &'a Line> {

@@ -145,7 +145,8 @@ impl Handler for Watch {
             None => shown.public_key().into(),
         };
         let checked = tokio::task::spawn_blocking(move || trusted.check(&host, port, &shown)).await;
-        let checked = checked.map_err(|error| Fault(Error::closed("nobody looked at the host key").with_source(error)))?;
+        let checked =
+            checked.map_err(|error| Fault(Error::closed("nobody looked at the host key").with_source(error)))?;
         checked.map(|()| true).map_err(|error| {
             let message = error.to_string();
             // The server said nothing wrong yet: it is we who go no further.

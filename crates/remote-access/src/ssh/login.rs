@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_core::{Connector, Endpoint, Error, Kind, Phase, Result, Secret};
+use russh::MethodKind;
+use russh::client::AuthResult;
 use russh::client::{Handle, Handler, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
-use russh::MethodKind;
-use russh::client::AuthResult;
 
 use super::NAME;
 use super::fault::told;
@@ -276,12 +276,7 @@ impl Attempt {
         Ok(false)
     }
 
-    async fn keyboard<H: Handler>(
-        &mut self,
-        handle: &mut Handle<H>,
-        user: &str,
-        answers: Answers,
-    ) -> Result<bool> {
+    async fn keyboard<H: Handler>(&mut self, handle: &mut Handle<H>, user: &str, answers: Answers) -> Result<bool> {
         self.tried.push("keyboard-interactive".to_owned());
         let closed = |state: &Self, error| if state.tried.len() > 1 { state.cut() } else { told(error) };
         let started = handle.authenticate_keyboard_interactive_start(user, None).await;

@@ -249,6 +249,7 @@ pub(super) fn refused(reason: &russh::ChannelOpenFailure, description: Option<St
         F::Other { code, .. } => (i64::from(*code), "for a reason of the server's own"),
     };
     let said: String = description.unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect();
-    let message = if said.is_empty() { format!("tunnel refused: {why}") } else { format!("tunnel refused: {why}: {said}") };
+    let message =
+        if said.is_empty() { format!("tunnel refused: {why}") } else { format!("tunnel refused: {why}: {said}") };
     Error::new(Kind::Hop, message).with_phase(Phase::Hop).with_code(code).with_protocol(NAME)
 }
