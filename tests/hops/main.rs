@@ -9,6 +9,7 @@
     reason = "these are tests"
 )]
 
+mod examples;
 mod h2;
 mod h3;
 mod jump;
