@@ -169,8 +169,8 @@ async fn greeting(net: &portolan_core::Connector, sshd: &Sshd) -> portolan_core:
     Ok(stream.info().hops[0].reused)
 }
 
-/// Kills the server's side of each connection, as when a host goes down; the listener stays.
-fn kill_sessions(sshd: &Sshd) {
+/// Signals the server's side of each connection; the listener is left alone.
+fn signal_sessions(sshd: &Sshd, signal: &str) {
     let processes = super::said("ps", &["-eo", "pid,ppid"]);
     let mut parents = vec![sshd.server.id().to_string()];
     while let Some(parent) = parents.pop() {
@@ -178,11 +178,54 @@ fn kill_sessions(sshd: &Sshd) {
             let mut numbers = line.split_whitespace();
             let (pid, of) = (numbers.next().unwrap(), numbers.next().unwrap());
             if of == parent {
-                super::said("kill", &["-9", pid]);
+                super::said("kill", &[signal, pid]);
                 parents.push(pid.to_owned());
             }
         }
     }
+}
+
+/// As when a host goes down.
+fn kill_sessions(sshd: &Sshd) {
+    signal_sessions(sshd, "-KILL");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_is_found_out() {
+    let Some(sshd) = openssh("") else { return };
+    let keepalive = Duration::from_millis(300);
+    let limits = portolan_core::Timeouts::default().hop(Duration::from_millis(700));
+    let net = portolan_core::Connector::builder().via(sshd.by_key().keepalive(keepalive).hop()).timeouts(limits);
+    let net = net.build().unwrap();
+    let mut stream = net.connect(&echo().await).await.unwrap();
+    // Silence alone is none: the server answers what it is asked.
+    clock::sleep(Duration::from_secs(3)).await;
+    stream.write_all(b"still").await.unwrap();
+    signal_sessions(&sshd, "-STOP");
+    // A tunnel that is asked for meanwhile waits no longer than its deadline, and the next one takes another connection.
+    let late = net.connect(&sshd.endpoint()).await.unwrap_err();
+    assert_eq!((late.kind(), late.hop()), (Kind::Timeout, Some(0)), "{late:?}");
+    assert!(!greeting(&net, &sshd).await.unwrap());
+    let began = std::time::Instant::now();
+    let mut data = Vec::new();
+    let error = stream.read_to_end(&mut data).await.unwrap_err();
+    assert!(error.to_string().contains("no longer answers"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    signal_sessions(&sshd, "-CONT");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_made_anew_in_mid_stream() {
+    let Some(sshd) = openssh("RekeyLimit 1M") else { return };
+    let mut stream = net(sshd.by_key()).connect(&source().await).await.unwrap();
+    stream.write_all(b"?").await.unwrap();
+    assert_eq!(drain(&mut stream).await, MUCH);
+    let mut stream = net(sshd.by_key()).connect(&echo().await).await.unwrap();
+    let data: Vec<u8> = (0..MUCH).map(pattern).collect();
+    stream.write_all(&data).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(drain(&mut stream).await, MUCH);
+    record("ssh", "peer", &sshd.version, "rekeyed each MiB", 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,6 +51,12 @@ async fn a_host_key_is_known_unknown_changed_or_revoked() {
     let revoked = HostKeys::text(format!("{known}@revoked * {key}\n"));
     assert_eq!(problem(&sshd, revoked.clone()).await.problem, HostKeyProblem::Revoked);
     assert_eq!(problem(&sshd, revoked.and_pinned(&own)).await.problem, HostKeyProblem::Revoked);
+    // Who waited for the same connection is told the same.
+    let (net, to) = (net(sshd.by_key().host_keys(HostKeys::none())), sshd.endpoint());
+    let (first, second) = tokio::join!(net.connect(&to), net.connect(&to));
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert_eq!(error.server::<HostKeyError>().unwrap().problem, HostKeyProblem::Unknown);
+    }
     let missing = shown(&sshd, HostKeys::file("/nonexistent/known_hosts")).await.unwrap_err();
     assert_eq!((missing.kind(), missing.hop()), (Kind::Usage, Some(0)), "{missing:?}");
 }

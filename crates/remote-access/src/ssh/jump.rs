@@ -189,8 +189,8 @@ impl Jump {
         self
     }
 
-    /// How many tunnels share a connection. Default 256. With 1 a tunnel that is read slowly never holds up another one, and each
-    /// tunnel that is open at the same time costs a login.
+    /// How many tunnels share a connection. Default 256. With 1 a tunnel that is read slowly holds up no other one, and each
+    /// tunnel that is open at the same time costs a login. There are at most 8 connections: after that they are shared all the same.
     pub fn tunnels_per_connection(mut self, count: usize) -> Self {
         self.tunnels = count.max(1);
         self

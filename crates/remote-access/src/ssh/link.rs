@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use portolan_core::kit::Shareable;
-use portolan_core::{Error, HopInfo, Result, Stream, clock};
+use portolan_core::{Error, HopInfo, Kind, Result, Stream, clock};
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handle, Handler, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect};
@@ -23,7 +23,7 @@ use super::tunnel::{self, Inbox};
 /// How long a channel that nobody waits for any more may stay unanswered: longer than any TCP connect takes.
 const UNANSWERED: Duration = Duration::from_secs(180);
 
-/// How many of them there are before the connection is given up.
+/// How many of them there are, and no other word of the server's, before the connection is given up.
 const MAX_UNANSWERED: usize = 32;
 
 /// How many descriptions of refusals are kept for those who asked.
@@ -81,6 +81,11 @@ impl State {
             room: jump.window as usize,
             stall: jump.stall,
         })
+    }
+
+    /// The server is there: it said something.
+    fn heard(&self) {
+        self.unanswered.store(0, Ordering::Release);
     }
 
     /// How many tunnels there are.
@@ -149,13 +154,12 @@ impl Handler for Watch {
             checked.map_err(|error| Fault(Error::closed("nobody looked at the host key").with_source(error)))?;
         checked.map(|()| true).map_err(|error| {
             let message = error.to_string();
-            // The server said nothing wrong yet: it is we who go no further.
-            let told = Error::from_server(NAME, message, error).with_kind(portolan_core::Kind::Hop);
-            Fault(told.with_delivery(portolan_core::Delivery::NotSent))
+            Fault(Error::new(Kind::Hop, message).with_protocol(NAME).with_reply(error))
         })
     }
 
     async fn channel_open_confirmation(&mut self, id: ChannelId, _: u32, _: u32, _: &mut Session) -> Result<(), Fault> {
+        self.state.heard();
         lock(&self.state.inboxes).insert(id, Inbox::new());
         self.state.changed.notify_waiters();
         Ok(())
@@ -169,6 +173,7 @@ impl Handler for Watch {
         _: &str,
         _: &mut Session,
     ) -> Result<(), Fault> {
+        self.state.heard();
         // It does not say whose it is: with one asking there is no doubt.
         let alone = self.state.opening.load(Ordering::Acquire) == 1;
         let mut refusals = lock(&self.state.refusals);
@@ -180,6 +185,7 @@ impl Handler for Watch {
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Fault> {
+        self.state.heard();
         if let Some(inbox) = self.state.inbox(id) {
             inbox.take(data, &self.state).await;
         }
@@ -449,9 +455,11 @@ pub(super) struct Shared {
 impl Shareable for Shared {
     fn is_ready(&self) -> bool {
         let state = &self.link.state;
-        // Whoever comes while a tunnel holds up the others takes another connection.
+        // Whoever comes while a tunnel holds up the others, or while the server owes an answer that somebody was tired of waiting
+        // for, takes another connection.
+        let waits = [&state.stalled, &state.unanswered].into_iter().any(|count| count.load(Ordering::Acquire) > 0);
         let busy = state.tunnels() + state.opening.load(Ordering::Acquire);
-        !self.is_over() && busy < self.link.limit && state.stalled.load(Ordering::Acquire) == 0
+        !self.is_over() && busy < self.link.limit && !waits
     }
 
     fn is_over(&self) -> bool {
