@@ -267,7 +267,7 @@ impl Trusted {
     }
 
     /// Whether a key is accepted. It blocks: a file may be written, a human asked.
-    pub(super) fn check(&self, host: &str, port: u16, shown: &PublicKeyOrCertificate) -> Result<(), HostKeyError> {
+    pub(super) fn check(&self, host: &str, port: u16, shown: &PublicKeyOrCertificate) -> Result<(), Box<HostKeyError>> {
         if matches!(self.keys.unknown, Unknown::AcceptAny) {
             return Ok(());
         }
@@ -277,10 +277,11 @@ impl Trusted {
         }
     }
 
-    fn check_key(&self, host: &str, port: u16, blob: &[u8]) -> Result<(), HostKeyError> {
+    fn check_key(&self, host: &str, port: u16, blob: &[u8]) -> Result<(), Box<HostKeyError>> {
         let files = self.all();
         let key = described(host, port, blob);
-        let refused = |problem, expected, place| Err(HostKeyError { problem, key: key.clone(), expected, place });
+        let refused =
+            |problem, expected, place| Err(Box::new(HostKeyError { problem, key: key.clone(), expected, place }));
         let (mut known, mut changed) = (false, None);
         for (path, file) in &files {
             match file.check(host, port, blob) {
@@ -321,7 +322,7 @@ impl Trusted {
         true
     }
 
-    fn check_certificate(&self, host: &str, port: u16, shown: &Certificate) -> Result<(), HostKeyError> {
+    fn check_certificate(&self, host: &str, port: u16, shown: &Certificate) -> Result<(), Box<HostKeyError>> {
         let authority = blob(&russh::keys::PublicKey::from(shown.signature_key().clone()));
         let own = blob(&russh::keys::PublicKey::from(shown.public_key().clone()));
         let files = self.all();
@@ -330,7 +331,7 @@ impl Trusted {
             let line = [&authority, &own].into_iter().find_map(|blob| file.revoked(host, port, blob));
             if let Some(line) = line {
                 let place = Some((path.clone(), line));
-                return Err(HostKeyError { problem: HostKeyProblem::Revoked, key, expected: None, place });
+                return Err(Box::new(HostKeyError { problem: HostKeyProblem::Revoked, key, expected: None, place }));
             }
         }
         let trusted = files.iter().any(|(_, file)| file.authority(host, port, Some(&authority)));
@@ -342,7 +343,7 @@ impl Trusted {
         if trusted && fits {
             return Ok(());
         }
-        Err(HostKeyError { problem: HostKeyProblem::Certificate, key, expected: None, place: None })
+        Err(Box::new(HostKeyError { problem: HostKeyProblem::Certificate, key, expected: None, place: None }))
     }
 }
 

@@ -314,7 +314,7 @@ impl Layer {
         let started = clock::now();
         let host = self.way.proxy().host_text();
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let open = Link::open(stream, &self.jump, host, self.way.proxy().port());
+        let open = Box::pin(Link::open(stream, &self.jump, host, self.way.proxy().port()));
         let link = self.way.pass(cx, open).await?;
         let took = Arc::new(Mutex::new(Some(clock::now() - started)));
         Ok(Shared { link, hops, peer, local, took })

@@ -154,7 +154,7 @@ impl Handler for Watch {
             checked.map_err(|error| Fault(Error::closed("nobody looked at the host key").with_source(error)))?;
         checked.map(|()| true).map_err(|error| {
             let message = error.to_string();
-            Fault(Error::new(Kind::Hop, message).with_protocol(NAME).with_reply(error))
+            Fault(Error::new(Kind::Hop, message).with_protocol(NAME).with_reply(*error))
         })
     }
 

@@ -67,7 +67,7 @@ impl fmt::Debug for Login {
 /// One way to log in, with what it needs at hand.
 pub(super) enum Ready {
     Password(Secret),
-    Key { key: Arc<PrivateKey>, certificate: Option<Certificate> },
+    Key { key: Arc<PrivateKey>, certificate: Option<Box<Certificate>> },
     Agent(PathBuf),
     Answers(Answers),
 }
@@ -122,12 +122,12 @@ fn key(text: &Text, passphrase: Option<&Secret>) -> Result<Ready> {
 }
 
 /// The certificate beside a key, where `ssh` looks for it too.
-fn certificate(key: &Path) -> Result<Option<Certificate>> {
+fn certificate(key: &Path) -> Result<Option<Box<Certificate>>> {
     let mut path = key.as_os_str().to_owned();
     path.push("-cert.pub");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
     let broken = |_| Error::usage(format!("no OpenSSH certificate in {}", Path::new(&path).display()));
-    Certificate::from_openssh(text.trim()).map(Some).map_err(broken)
+    Certificate::from_openssh(text.trim()).map(|one| Some(Box::new(one))).map_err(broken)
 }
 
 /// Logs in: each way in turn, so far as the server takes it, until it has enough.
@@ -219,12 +219,12 @@ impl Attempt {
         handle: &mut Handle<H>,
         user: &str,
         key: Arc<PrivateKey>,
-        certificate: Option<Certificate>,
+        certificate: Option<Box<Certificate>>,
     ) -> Result<bool> {
         let shown = key.public_key().fingerprint(HashAlg::Sha256);
         if let Some(certificate) = certificate {
             self.tried.push(format!("certificate of {shown}"));
-            let result = handle.authenticate_openssh_cert(user, key.clone(), certificate).await.map_err(told)?;
+            let result = handle.authenticate_openssh_cert(user, key.clone(), *certificate).await.map_err(told)?;
             if self.passed(handle, result)? {
                 return Ok(true);
             }

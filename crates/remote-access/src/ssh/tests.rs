@@ -144,7 +144,7 @@ fn nothing_secret_is_shown() {
 fn a_host_key_error_says_what_to_do_with_it() {
     let trusted = HostKeys::text(format!("bastion ssh-ed25519 {OTHER}\n")).load().unwrap();
     let shown = russh::keys::PublicKey::from_bytes(&blob(KEY)).unwrap();
-    let error: HostKeyError = trusted.check("bastion", 22, &shown.clone().into()).unwrap_err();
+    let error: Box<HostKeyError> = trusted.check("bastion", 22, &shown.clone().into()).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
