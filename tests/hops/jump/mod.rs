@@ -3,6 +3,7 @@
 mod failures;
 mod flow;
 mod logins;
+mod odd;
 pub(super) mod peers;
 mod trust;
 

@@ -6,9 +6,10 @@
 //!   key, certificate, agent and keyboard-interactive, several in turn; one connection for all tunnels of a connector, made anew
 //!   when it died; keepalive; half-close both ways. A hop before it or behind it may be any other, another jump host too.
 //! - **What is not done**: sessions, SFTP, remote forwarding: this is the hop alone. `~/.ssh/config` is not read. There are no GSSAPI and
-//!   hostbased logins, no hardware keys (`sk-`) but by the agent, and no compression. russh opens the window as data arrives,
-//!   not as it is read: a tunnel that nobody reads holds up the others on its connection until [`Jump::stall_limit`].
-//! - **Tested against**: OpenSSH, Dropbear.
+//!   hostbased logins, no hardware keys (`sk-`) but by the agent, and no compression; a password that must be changed ends at the
+//!   hop's deadline. russh opens the window as data arrives, not as it is read: a tunnel that nobody reads holds up the others on
+//!   its connection until [`Jump::stall_limit`].
+//! - **Tested against**: OpenSSH, Dropbear, asyncssh.
 //! - **Security**: an unknown or changed host key is an error before anything is said of the user. A refused tunnel is an error
 //!   that names the hop; nothing ever goes around the jump host. Names are resolved by the jump host only where the connector's
 //!   policy allows anything, or trusts its hops.
