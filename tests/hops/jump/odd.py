@@ -47,7 +47,7 @@ class Odd(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(code, "no\r\n\x1b[31mroom" + "!" * 1000)
         if host == "silent":
             return self.silent()
-        if host in ("close", "disconnect", "opens", "keepalives"):
+        if host in ("close", "abort", "opens", "keepalives"):
             return getattr(self, host)
         return True
 
@@ -60,10 +60,10 @@ class Odd(asyncssh.SSHServer):
         await asyncio.sleep(0.1)
         writer.channel.close()
 
-    async def disconnect(self, reader, writer):
+    async def abort(self, reader, writer):
         writer.write(b"bye")
         await asyncio.sleep(0.1)
-        self.conn.disconnect(asyncssh.DISC_BY_APPLICATION, "going\r\ndown")
+        self.conn.abort()
 
     async def opens(self, reader, writer):
         refused = 0
