@@ -148,4 +148,5 @@ async fn a_slow_trickle_passes_or_ends_at_the_deadline() {
     let slow = relay(sshd.port, Tamper::Trickle(Duration::from_millis(20))).await;
     let error = enter(&sshd, slow, &sshd.endpoint()).await.unwrap_err();
     refused(&error, Kind::Timeout);
+    assert!(error.message().ends_with("(keys were exchanged)"), "{error}");
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use portolan_core::{Connector, Endpoint, Error, Kind, Secret, Stream, Timeouts};
+use portolan_core::{Connector, Endpoint, Kind, Secret, Stream, Timeouts};
 use portolan_remote_access::ssh::{HostKeys, Jump};
 use portolan_testbed::{Server, Service, find, folder, free_port, record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,7 +92,9 @@ async fn logins_that_lead_nowhere() {
     // russh does not know the message that asks for a new password: nothing comes after it.
     let limits = Timeouts::default().hop(Duration::from_secs(1));
     let expired = Connector::builder().via(odd.user("expired").password("sesame").hop()).timeouts(limits).build();
-    refused(&expired.unwrap().connect(&to("x")).await.unwrap_err(), Kind::Timeout);
+    let error = expired.unwrap().connect(&to("x")).await.unwrap_err();
+    refused(&error, Kind::Timeout);
+    assert!(error.message().ends_with("(logging in)"), "{error}");
     // A round without questions is answered by none.
     let mut stream = net(answers("empty", enough)).connect(&to("close")).await.unwrap();
     assert_eq!(all(&mut stream).await.unwrap(), "bye");
@@ -141,8 +143,9 @@ async fn a_tunnel_that_is_never_answered_ends_at_the_deadline() {
     let Some(odd) = odd() else { return };
     let limits = Timeouts::default().hop(Duration::from_millis(800));
     let net = Connector::builder().via(odd.ann().hop()).timeouts(limits).build().unwrap();
-    let late = |error: Error| refused(&error, Kind::Timeout);
-    late(net.connect(&to("silent")).await.unwrap_err());
+    let late = net.connect(&to("silent")).await.unwrap_err();
+    refused(&late, Kind::Timeout);
+    assert!(late.message().ends_with("(the tunnel was asked for)"), "{late}");
     let stream = net.connect(&to("close")).await.unwrap();
     assert!(!stream.info().hops[0].reused, "a server that owes an answer is not asked again at once");
     // Many that are given up, some before they begin: the others are not harmed.

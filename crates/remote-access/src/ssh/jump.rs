@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use portolan_core::kit::{Kept, Way};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result, Secret,
-    Stream, Url, clock,
+    BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result,
+    Secret, Stream, Url, clock,
 };
 use russh::keys::Algorithm;
 use russh::{Limits, Preferred, SshId, cipher, client};
@@ -305,34 +305,56 @@ struct Layer {
     kept: Kept<Shared>,
 }
 
+/// What is being done for a tunnel: a deadline that passes says so.
+#[derive(Debug)]
+pub(super) struct Step(Mutex<&'static str>);
+
+impl Step {
+    pub(super) fn is(&self, what: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// Says on a deadline's error which step it was.
+    fn told(&self, error: Error, index: usize) -> Error {
+        if !(error.is_timeout() && error.phase() == Some(Phase::Hop) && error.hop() == Some(index)) {
+            return error;
+        }
+        let what = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = format!("{} ({what})", error.message());
+        Error::new(Kind::Timeout, message).with_phase(Phase::Hop).with_hop(index).with_delivery(Delivery::NotSent)
+    }
+}
+
 impl Layer {
-    async fn open(&self, cx: &DialContext) -> Result<Shared> {
+    async fn open(&self, cx: &DialContext, step: &Step) -> Result<Shared> {
         self.jump.user_name()?;
         let stream = self.way.to_proxy(cx).await?;
         let hops = cx.hops().into();
         let (peer, local) = (stream.info().peer, stream.info().local);
         let started = clock::now();
-        let host = self.way.proxy().host_text();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let open = Box::pin(Link::open(stream, &self.jump, host, self.way.proxy().port()));
+        let (host, port) = (bare(self.way.proxy()), self.way.proxy().port());
+        let open = Box::pin(Link::open(stream, &self.jump, &host, port, step));
         let link = self.way.pass(cx, open).await?;
         let took = Arc::new(Mutex::new(Some(clock::now() - started)));
         Ok(Shared { link, hops, peer, local, took })
     }
 
     async fn tunnel(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
-        let open = || -> BoxFuture<'_, _> { Box::pin(self.open(cx)) };
+        let step = Step(Mutex::new(""));
+        let open = || -> BoxFuture<'_, _> { Box::pin(self.open(cx, &step)) };
         let ask = |shared: Shared, target: Endpoint| -> BoxFuture<'_, _> {
+            let step = &step;
             Box::pin(async move {
-                let host = target.host_text();
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let host = bare(&target);
                 if host.len() > MAX_NAME {
                     return Err(Error::usage("a name too long for a jump host"));
                 }
+                step.is("the tunnel was asked for");
                 shared.link.tunnel(host, target.port()).await
             })
         };
-        let (mut stream, _, shared) = self.kept.tunnel(&self.way, to, cx, open, ask).await?;
+        let made = self.kept.tunnel(&self.way, to, cx, open, ask).await;
+        let (mut stream, _, shared) = made.map_err(|error| step.told(error, self.way.place().index))?;
         if let Some(took) = shared.took.lock().unwrap_or_else(PoisonError::into_inner).take() {
             cx.hop_took(took);
         }
@@ -340,6 +362,11 @@ impl Layer {
         stream.info_mut().local = shared.local;
         Ok(stream)
     }
+}
+
+/// The host without the brackets of an IPv6 address, as known_hosts and channels have it.
+fn bare(endpoint: &Endpoint) -> String {
+    endpoint.host_text().trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 impl Dial for Layer {

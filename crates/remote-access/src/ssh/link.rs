@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use super::NAME;
 use super::fault::{Fault, told};
 use super::host_keys::Trusted;
-use super::jump::Jump;
+use super::jump::{Jump, Step};
 use super::tunnel::{self, Inbox};
 
 /// How long a channel that nobody waits for any more may stay unanswered: longer than any TCP connect takes.
@@ -314,16 +314,19 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// The handshake, and the login, over `stream`. Dropping the future closes the stream.
-    pub(super) async fn open(stream: Stream, jump: &Jump, host: &str, port: u16) -> Result<Arc<Self>> {
+    pub(super) async fn open(stream: Stream, jump: &Jump, host: &str, port: u16, step: &Step) -> Result<Arc<Self>> {
+        step.is("the keys were read");
         let (keys, logins) = (jump.host_keys.clone(), jump.logins());
         let read = tokio::task::spawn_blocking(move || Ok((keys.load()?, super::login::load(&logins)?)));
         let (trusted, ways) = read.await.map_err(|_| Error::usage("the keys could not be read"))??;
         let config = jump.config(trusted.algorithms(host, port));
         let state = State::new(jump);
         let watch = Watch { state: state.clone(), trusted: Arc::new(trusted), host: host.to_owned(), port };
+        step.is("keys were exchanged");
         let handle = russh::client::connect_stream(Arc::new(config), stream, watch).await;
         let mut handle = handle.map_err(|fault| fault.0)?;
         let user = jump.user_name()?;
+        step.is("logging in");
         let logged_in = super::login::login(&mut handle, &user, ways).await;
         // What the server said at its end says more than that it has ended.
         logged_in.map_err(|error| match lock(&state.why).as_deref() {

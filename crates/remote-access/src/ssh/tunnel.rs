@@ -88,7 +88,7 @@ impl Inbox {
                 () = clock::sleep(LOOK) => {
                     waited = if link.tunnels() > 1 { waited + LOOK } else { Duration::ZERO };
                     if link.stall.is_some_and(|limit| waited >= limit) {
-                        self.finish(Some("the tunnel was not read while others waited for it"));
+                        self.finish(Some("the tunnel was not read while others on its connection waited"));
                         self.shut();
                         return;
                     }
