@@ -9,8 +9,10 @@
     reason = "these are tests"
 )]
 
+mod examples;
 mod h2;
 mod h3;
+mod jump;
 mod matrix;
 mod ssh;
 

@@ -380,4 +380,17 @@ pub(crate) static ROWS: &[Protocol] = &[
         feature: Some("smtp"),
         status: Status::Works,
     },
+    Protocol {
+        name: "ssh",
+        title: "SSH jump host: TCP through an SSH server",
+        family: "remote-access",
+        package: "portolan-remote-access",
+        schemes: &["ssh"],
+        port: Some(22),
+        transport: Transport::Tcp,
+        tls: TlsForm::Never,
+        spec: "RFC 4251, RFC 4252, RFC 4253, RFC 4254",
+        feature: Some("ssh"),
+        status: Status::Works,
+    },
 ];

@@ -153,7 +153,7 @@ fn is_stale(error: &Error) -> bool {
 
 /// The same failure, told to another caller.
 fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.message()).with_delivery(Delivery::NotSent);
+    let mut copy = Error::new(error.kind(), error.message()).with_delivery(Delivery::NotSent).with_reply_of(error);
     if let Some(phase) = error.phase() {
         copy = copy.with_phase(phase);
     }
