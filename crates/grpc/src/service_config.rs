@@ -131,7 +131,8 @@ impl ServiceConfig {
             service = service.throttling(Throttling::new(throttle.max_tokens, throttle.token_ratio));
         }
         // The first policy of the list that is known is taken; the older field is for those who know no list.
-        let known = config.load_balancing_config.iter().flat_map(HashMap::keys).find(|name| Balancing::named(name).is_some());
+        let known =
+            config.load_balancing_config.iter().flat_map(HashMap::keys).find(|name| Balancing::named(name).is_some());
         service.balancing = known.cloned().or(config.load_balancing_policy).map(String::into_boxed_str);
         service.health_service =
             config.health_check_config.and_then(|health| health.service_name).map(String::into_boxed_str);

@@ -144,7 +144,10 @@ async fn weights_give_each_address_its_share_and_nothing_to_one_that_weighs_noth
 }
 
 /// A server that says how it is when it is told so, and serves all the same.
-async fn ailing(address: &str, name: &'static str) -> (SocketAddr, tokio::sync::watch::Sender<Option<u8>>, AbortHandle) {
+async fn ailing(
+    address: &str,
+    name: &'static str,
+) -> (SocketAddr, tokio::sync::watch::Sender<Option<u8>>, AbortHandle) {
     let (say, heard) = tokio::sync::watch::channel(None);
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();

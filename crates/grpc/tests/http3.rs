@@ -261,21 +261,24 @@ async fn a_channel_of_http3_is_never_in_cleartext() {
 async fn what_http3_rejects_is_sent_again_and_what_is_lost_on_the_way_is_not() {
     let calls = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&calls);
-    let (certs, reject) = (Certs::new(), handler(move |mut call: Call| {
-        let before = seen.fetch_add(1, Ordering::SeqCst);
-        async move {
-            call.message().await;
-            if call.path() == "/t.S/Hang" {
-                return std::future::pending().await;
+    let (certs, reject) = (
+        Certs::new(),
+        handler(move |mut call: Call| {
+            let before = seen.fetch_add(1, Ordering::SeqCst);
+            async move {
+                call.message().await;
+                if call.path() == "/t.S/Hang" {
+                    return std::future::pending().await;
+                }
+                if before == 0 {
+                    return call.out(Out::Reset(0x10b)).await;
+                }
+                call.start(&[]).await;
+                call.send("second").await;
+                call.ok().await;
             }
-            if before == 0 {
-                return call.out(Out::Reset(0x10b)).await;
-            }
-            call.start(&[]).await;
-            call.send("second").await;
-            call.ok().await;
-        }
-    }));
+        }),
+    );
     let server = listen(&certs, ANYWHERE, reject);
     let url = format!("https://{}", server.local_addr().unwrap());
     let options = ChannelOptions::new();

@@ -100,7 +100,9 @@ mod tests {
         assert_eq!(Watched::new("http://x", "a.B").request, &b"\x0a\x03a.B"[..]);
         let long = "x".repeat(200);
         assert_eq!(Watched::new("http://x", &long).request[..3], [0x0a, 0xc8, 0x01]);
-        for (reply, expected) in [(&b""[..], false), (b"\x08\x01", true), (b"\x08\x02", false), (b"\x08\x81\x01", false)] {
+        for (reply, expected) in
+            [(&b""[..], false), (b"\x08\x01", true), (b"\x08\x02", false), (b"\x08\x81\x01", false)]
+        {
             assert_eq!(serving(reply).unwrap(), expected, "{reply:?}");
         }
         assert!(serving(b"\x10\x01").is_err() && serving(b"\x08").is_err());

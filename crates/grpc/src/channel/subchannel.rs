@@ -98,14 +98,8 @@ impl<K: Carrier> Drop for Subchannel<K> {
 
 impl<K: Carrier> Subchannel<K> {
     pub(super) fn new(to: Endpoint) -> Self {
-        let state = State {
-            handle: None,
-            task: None,
-            connecting: false,
-            health: Health::Good,
-            failures: 0,
-            failed: None,
-        };
+        let state =
+            State { handle: None, task: None, connecting: false, health: Health::Good, failures: 0, failed: None };
         Self { to, shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
     }
 

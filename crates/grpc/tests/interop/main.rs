@@ -22,10 +22,10 @@ mod table;
 use peers::Peer;
 use portolan_core::{Connector, Tls};
 use portolan_grpc::{
-    Channel, ChannelOptions, Client, Code, Connect, Http3, Json, Method, Status, Transport, Web,
+    Channel, ChannelOptions, Client, Code, Connect, Encoding, Http3, Json, Method, Status, Transport, Web,
 };
 use portolan_testbed::record;
-use proto::grpc::testing::TestServiceClient;
+use proto::grpc::testing::{EchoStatus, Payload, SimpleRequest, TestServiceClient};
 use serde_json::{Value, json};
 use table::Column;
 
@@ -168,7 +168,49 @@ async fn every_interop_case_passes_against_connect_node_by_grpc_web_and_by_conne
         let connect = Client::new(Connect::new(channel), &peer.url).unwrap();
         cases(&peer.name, &connect, NODE, Way { protocol: "Connect", ..way }).await;
         connect_with_json(&connect).await;
+        connect_by_get(&peer, tls).await;
     }
+}
+
+/// A method without side effects is a GET where the URL has room for its message, and a POST otherwise.
+async fn connect_by_get(peer: &Peer, tls: bool) {
+    let transport = Connect::new(over_http2(peer).await).get(600);
+    let client = Client::new(transport, &peer.url).unwrap();
+    let service = TestServiceClient::new(client.clone());
+    let payload = |size| SimpleRequest { payload: Some(Payload { r#type: 0, body: vec![7; size] }), ..request(3) };
+    for (sent, encoding, method) in [
+        (request(3), Encoding::Identity, "GET"),
+        (payload(200), Encoding::Identity, "GET"),
+        (payload(500), Encoding::Identity, "POST"),
+        (payload(500), Encoding::Gzip, "GET"),
+    ] {
+        let reply = service.cacheable_unary_call(&sent).compress(encoding).await.unwrap();
+        assert_eq!(
+            (reply.trailers().get("x-method"), reply.message().payload.as_ref().unwrap().body.len()),
+            (Some(method), 3)
+        );
+    }
+    let response_status = Some(EchoStatus { code: 9, message: "not now".to_owned() });
+    let failing = SimpleRequest { response_status, ..request(3) };
+    let error = service.cacheable_unary_call(&failing).await.unwrap_err();
+    assert_eq!((Status::of(&error).code(), Status::of(&error).message()), (Code::FailedPrecondition, "not now"));
+    // Described by the descriptor set, with JSON.
+    let schema =
+        portolan_grpc::dynamic::Schema::from_descriptor_set(include_bytes!("../generated/interop.bin")).unwrap();
+    let method = schema.method("grpc.testing.TestService/CacheableUnaryCall").unwrap();
+    let reply = client.unary(&method, &json!({"responseSize": 3})).await.unwrap();
+    assert_eq!(reply.trailers().get("x-method"), Some("GET"));
+    let json = Method::new("/grpc.testing.TestService/CacheableUnaryCall", Json::<Value, Value>::new()).unwrap();
+    let reply = client.unary(&json.no_side_effects(), &json!({"responseSize": 3})).await.unwrap();
+    assert_eq!(
+        (reply.trailers().get("x-method"), reply.message()),
+        (Some("GET"), &json!({"payload": {"body": "AAAA"}}))
+    );
+    record("grpc", "exchange", &peer.name, &format!("Connect by GET, {}", grpc(tls).transport), 7);
+}
+
+fn request(response_size: i32) -> SimpleRequest {
+    SimpleRequest { response_size, ..SimpleRequest::default() }
 }
 
 /// Caddy 2.6 hands no trailers on over HTTP/3, so what carries the status in the body goes through it.
