@@ -9,6 +9,7 @@
 #![allow(clippy::large_futures, reason = "a test's future may be as large as it likes")]
 
 mod cases;
+mod channels;
 mod extras;
 #[path = "../support/peers.rs"]
 mod peers;

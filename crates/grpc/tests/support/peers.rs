@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use portolan_testbed::{Certs, Server, Service, built, find, free_port};
 
@@ -23,14 +24,17 @@ impl Peer {
         Self { url: format!("https://127.0.0.1:{port}"), certs: Some(certs), name, _server: front }
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap()
     }
 }
 
 fn start(service: Service, tls: bool) -> Option<Peer> {
+    start_at("127.0.0.1", free_port(), service, tls)
+}
+
+fn start_at(host: &str, port: u16, service: Service, tls: bool) -> Option<Peer> {
     let certs = tls.then(Certs::new);
-    let port = free_port();
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protos");
     let mut service = service.arg(port.to_string()).arg(protos.display().to_string()).says("grpc");
     if let Some(certs) = &certs {
@@ -39,7 +43,7 @@ fn start(service: Service, tls: bool) -> Option<Peer> {
     let server = service.start()?;
     let name = server.log().lines().find(|line| line.starts_with("grpc")).unwrap_or_default().to_owned();
     let scheme = if tls { "https" } else { "http" };
-    Some(Peer { url: format!("{scheme}://127.0.0.1:{port}"), certs, name, _server: server })
+    Some(Peer { url: format!("{scheme}://{host}:{port}"), certs, name, _server: server })
 }
 
 fn script(name: &str) -> String {
@@ -49,18 +53,28 @@ fn script(name: &str) -> String {
 /// What both servers of Python need.
 const PYTHON: &str = "pip:grpcio grpcio-tools grpcio-reflection grpcio-health-checking grpcio-status aioquic";
 
-fn python_script(name: &str, tls: bool) -> Option<Peer> {
-    start(Service::new(PYTHON, format!("{TESTBED}/grpcio/bin/python")).args(["-u", &script(name)]), tls)
+fn python_script(name: &str) -> Service {
+    Service::new(PYTHON, format!("{TESTBED}/grpcio/bin/python")).args(["-u", &script(name)])
 }
 
 /// grpcio.
 pub(crate) fn python(tls: bool) -> Option<Peer> {
-    python_script("interop_server.py", tls)
+    start(python_script("interop_server.py"), tls)
+}
+
+/// The same, in cleartext at this host and port, with connections that live so long at most.
+pub(crate) fn python_at(host: &str, port: u16, max_age: Option<Duration>) -> Option<Peer> {
+    let service = python_script("interop_server.py").env("HOST", host);
+    let service = match max_age {
+        Some(age) => service.env("MAX_AGE_MS", age.as_millis().to_string()),
+        None => service,
+    };
+    start_at(host, port, service, false)
 }
 
 /// The service over HTTP/3 by aioquic.
 pub(crate) fn aioquic() -> Option<Peer> {
-    python_script("interop_h3_server.py", true)
+    start(python_script("interop_h3_server.py"), true)
 }
 
 /// grpc++, in a program that is compiled once and kept below the target folder.
