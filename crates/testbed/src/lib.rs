@@ -9,7 +9,7 @@
 //! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.
 //! - [`netns`] gives a test a network of its own, with interfaces, broadcast and privileged ports (Linux).
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
-//! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md, and [`section`] what it met, for
+//! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md, [`row`] and [`section`] what it met, for
 //!   docs/INTEROP.md.
 //! - [`built`] keeps a program that a test makes of sources.
 
@@ -37,6 +37,6 @@ mod wall;
 
 pub use certs::{Certs, Leaf, Pem};
 pub use replay::{Fault, Outcome, Tape};
-pub use report::{built, section};
+pub use report::{built, row, section};
 pub use server::{Server, Service, Spec, find, folder, free_port, record, required};
 pub use tls::ServerTls;

@@ -1,5 +1,6 @@
 //! Documents that suites write about what they met, a section each.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,17 @@ pub fn section(title: &str, text: &str) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
     std::fs::write(&path, with_section(&old, title, text)).expect("the document can be written");
+}
+
+/// Puts a row into the table of that heading. `head` is what stands above the rows: words, and the line of the columns' names.
+pub fn row(title: &str, head: &str, row: &[&str]) {
+    static ALL: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let rows = all.entry(title.to_owned()).or_default();
+    rows.insert(format!("| {} |", row.join(" | ")));
+    let rule = "---|".repeat(row.len());
+    let rows: Vec<_> = rows.iter().map(String::as_str).collect();
+    section(title, &format!("{head}\n|{rule}\n{}", rows.join("\n")));
 }
 
 fn with_section(document: &str, title: &str, text: &str) -> String {
