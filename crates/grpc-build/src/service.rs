@@ -93,7 +93,10 @@ impl Clients {
         let codec = codec.replacen('<', "::<", 1);
         let safe = method.options.idempotency_level() == IdempotencyLevel::NoSideEffects;
         let safe = if safe { ".no_side_effects()" } else { "" };
-        writeln!(out, "    {{\n        let method = {runtime}::Method::from_static(\"{path}\", {codec}::new()){safe};")?;
+        writeln!(
+            out,
+            "    {{\n        let method = {runtime}::Method::from_static(\"{path}\", {codec}::new()){safe};"
+        )?;
         writeln!(out, "        self.client.{call}\n    }}")
     }
 }

@@ -136,7 +136,8 @@ fn record(peer: &str, configuration: &str, times: u64) {
 
 /// The names of packages of an interpreter's, with their versions.
 fn versions(python: &Path, packages: &[&str]) -> String {
-    let program = "import importlib.metadata as m, sys; print(' with '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))";
+    let program =
+        "import importlib.metadata as m, sys; print(' with '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))";
     said(Command::new(python).args(["-c", program]).args(packages))
 }
 
@@ -225,7 +226,11 @@ async fn ws_of_node_plain_and_over_tls_with_and_without_compression() {
             exercise(socket).await;
         }
     }
-    record(&node_version("'ws ' + require('ws/package.json').version"), "HTTP/1.1, plain and TLS, permessage-deflate", 6);
+    record(
+        &node_version("'ws ' + require('ws/package.json').version"),
+        "HTTP/1.1, plain and TLS, permessage-deflate",
+        6,
+    );
 }
 
 #[tokio::test]
