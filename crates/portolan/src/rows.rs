@@ -365,7 +365,7 @@ pub(crate) static ROWS: &[Protocol] = &[
         tls: TlsForm::Implicit,
         spec: "portolan-tunnel, on RFC 6455",
         feature: Some("ws-tunnel"),
-        status: Status::Unproven,
+        status: Status::Works,
     },
     Protocol {
         name: "smtp",
