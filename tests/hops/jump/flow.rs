@@ -115,21 +115,60 @@ async fn a_tunnel_that_nobody_reads_cannot_hold_up_the_others_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnels_apart_do_not_wait_for_each_other() {
+    let Some(sshd) = openssh("") else { return };
+    let net = net(sshd.by_key().tunnels_per_connection(1).window(256 << 10).stall_limit(Duration::from_secs(2)));
+    // What one sends faster than the other takes is copied whole.
+    let slow = target(|mut socket| async move {
+        let (mut seen, mut data) = (0, vec![0; 1 << 20]);
+        while let Ok(n @ 1..) = socket.read(&mut data).await {
+            seen += n;
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+        socket.write_all(format!("{seen}").as_bytes()).await
+    });
+    let mut from = net.connect(&source().await).await.unwrap();
+    let mut into = net.connect(&slow.await.into()).await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        let mut one = net.connect(&source().await).await.unwrap();
+        one.write_all(b"?").await.unwrap();
+        unread.push(one);
+    }
+    from.write_all(b"?").await.unwrap();
+    let copied = tokio::io::copy(&mut from, &mut into).await.unwrap();
+    into.shutdown().await.unwrap();
+    let mut said = String::new();
+    into.read_to_string(&mut said).await.unwrap();
+    assert_eq!((copied as usize, said), (MUCH, MUCH.to_string()));
+    assert_eq!(sshd.logins(), 12);
+    for one in &mut unread {
+        assert_eq!(drain(one).await, MUCH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_wait_for_the_window_of_the_peer() {
     let Some(sshd) = openssh("") else { return };
-    // The target reads nothing for a while: every window on the way is exhausted.
-    let addr = target(|mut socket| async move {
-        clock::sleep(Duration::from_secs(2)).await;
-        let mut all = Vec::new();
-        socket.read_to_end(&mut all).await?;
-        let whole = all.len() == MUCH && all.iter().enumerate().all(|(at, byte)| *byte == pattern(at));
-        socket.write_all(if whole { b"whole" } else { b"wrong" }).await
+    // The target reads nothing until it is told: every window on the way is exhausted.
+    let told = std::sync::Arc::new(tokio::sync::Notify::new());
+    let tell = told.clone();
+    let addr = target(move |mut socket| {
+        let told = told.clone();
+        async move {
+            told.notified().await;
+            let mut all = Vec::new();
+            socket.read_to_end(&mut all).await?;
+            let whole = all.len() == MUCH && all.iter().enumerate().all(|(at, byte)| *byte == pattern(at));
+            socket.write_all(if whole { b"whole" } else { b"wrong" }).await
+        }
     });
     let mut stream = net(sshd.by_key()).connect(&addr.await.into()).await.unwrap();
     let data: Vec<u8> = (0..MUCH).map(pattern).collect();
     let mut write = std::pin::pin!(stream.write_all(&data));
     let early = tokio::time::timeout(Duration::from_secs(1), &mut write).await;
     assert!(early.is_err(), "24 MiB fit nowhere");
+    tell.notify_one();
     write.await.unwrap();
     stream.shutdown().await.unwrap();
     let mut said = String::new();
