@@ -10,7 +10,7 @@ mod waterfall;
 use portolan_testbed::{Certs, Server, Service, free_port};
 
 use super::jump::peers::{Sshd, openssh};
-use super::{microsocks, redis};
+use super::{Proxy, microsocks, redis};
 
 /// The jump host as a URL says it.
 fn url(sshd: &Sshd) -> String {
@@ -39,20 +39,22 @@ async fn ssh_jump_reaches_redis() {
 }
 
 /// The waterfall of one HTTPS request through SSH and SOCKS5.
+pub(super) async fn waterfall_through(sshd: &Sshd, micro: &Proxy, certs: &Certs, page: &str) -> String {
+    let ca = sshd.path("ca.pem");
+    std::fs::write(&ca, certs.ca.as_bytes()).unwrap();
+    let socks = format!("socks5h://ann:sesame@localhost:{}", micro.addr.port());
+    let args = ["--hop", &url(sshd), "--hop", &socks, "--ca", &ca.display().to_string(), page].map(str::to_owned);
+    waterfall::run(args.into_iter()).await.unwrap()
+}
+
 #[tokio::test]
 async fn the_waterfall_of_a_request_through_ssh_and_socks5() {
     let certs = Certs::new();
-    let (Some(sshd), Some(micro), Some((caddy, port))) = (openssh(""), microsocks(free_port(), true), web(&certs))
+    let (Some(sshd), Some(micro), Some((_caddy, port))) = (openssh(""), microsocks(free_port(), true), web(&certs))
     else {
         return;
     };
-    let ca = caddy.dir().join("ca.pem");
-    std::fs::write(&ca, certs.ca.as_bytes()).unwrap();
-    let socks = format!("socks5h://ann:sesame@localhost:{}", micro.addr.port());
-    let page = format!("https://localhost:{port}/hello");
-    let ca = ca.display().to_string();
-    let args = ["--hop", &url(&sshd), "--hop", &socks, "--ca", &ca, &page].map(str::to_owned);
-    let drawn = waterfall::run(args.into_iter()).await.unwrap();
+    let drawn = waterfall_through(&sshd, &micro, &certs, &format!("https://localhost:{port}/hello")).await;
     println!("{drawn}");
     let said: Vec<_> = drawn.lines().collect();
     assert!(said[0].ends_with("200 OK") && !drawn.contains("sesame"), "{drawn}");

@@ -95,7 +95,8 @@ pub(crate) fn openssh_at(port: u16, dir: PathBuf, lines: &str) -> Option<Sshd> {
     let service = service.folder(dir).file("sshd_config", conf).accepts(([127, 0, 0, 1], port).into());
     let service = if root {
         std::fs::create_dir_all("/run/sshd").unwrap();
-        let hash = said("openssl", &["passwd", "-6", "sesame"]);
+        // A salt of our own: `$D` in a hash would be taken for the folder.
+        let hash = said("openssl", &["passwd", "-6", "-salt", "portolan", "sesame"]);
         let script = "set -e\ncp /etc/passwd passwd\ncp /etc/shadow shadow\necho 'ann:x:64999:65534::/nonexistent:/bin/sh' >> passwd\n\
                       cat ann >> shadow\nfor file in passwd shadow pam.d/sshd; do mount --bind $D/${file##*/} /etc/$file; done\n\
                       exec /usr/sbin/sshd -D -e -f $D/sshd_config\n";

@@ -10,6 +10,7 @@ use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, Tls};
 use portolan_testbed::free_port;
 use targets::{Protocol, Targets};
 
+use super::examples::waterfall_through;
 use super::h2::{h2, nghttpx, trusting};
 use super::h3::{h3, masque};
 use super::jump::peers::{self, Sshd, openssh};
@@ -252,11 +253,13 @@ async fn every_protocol_through_every_hop() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     if let Some(path) = std::env::var_os("PORTOLAN_HOPS") {
-        std::fs::write(path, document(&rows, &notes, &times)).unwrap();
+        let page = targets.page();
+        let drawn = waterfall_through(&proxies.jump, &proxies.micro, &targets.certs, &page).await;
+        std::fs::write(path, document(&rows, &notes, &times, &drawn)).unwrap();
     }
 }
 
-fn document(rows: &str, notes: &[&str], times: &str) -> String {
+fn document(rows: &str, notes: &[&str], times: &str, drawn: &str) -> String {
     let names: Vec<_> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
     let mut out = String::from(
         "# Hops\n\nWritten by the suite `tests/hops/matrix` (`PORTOLAN_HOPS=$PWD/docs/HOPS.md cargo test -p portolan-tests --test hops \
@@ -277,5 +280,11 @@ fn document(rows: &str, notes: &[&str], times: &str) -> String {
          | way | first | next | added to a direct one |\n|---|---|---|---|\n",
     );
     out.push_str(times);
+    let _ = write!(
+        out,
+        "\n## Where the time of a request goes\n\nOne HTTPS request through SSH and SOCKS5, in a debug build, as \
+         [`examples/waterfall.rs`](../examples/waterfall.rs) draws it: the jump host's bar is the key exchange, the login and the \
+         opening of the tunnel.\n\n```\n{drawn}```\n"
+    );
     out
 }

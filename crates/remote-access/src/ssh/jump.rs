@@ -35,6 +35,10 @@ const STALL: Duration = Duration::from_secs(30);
 /// How many tunnels share a connection: OpenSSH has no limit for these.
 const TUNNELS: usize = 256;
 
+/// How many connections there are at most: more where few tunnels share one.
+const CONNECTIONS: usize = 8;
+const CONNECTIONS_OF_FEW: usize = 64;
+
 /// How long a user or target's name may be: DNS has 255 bytes, and a packet must hold it.
 const MAX_NAME: usize = 1024;
 
@@ -189,8 +193,9 @@ impl Jump {
         self
     }
 
-    /// How many tunnels share a connection. Default 256. With 1 a tunnel that is read slowly holds up no other one, and each
-    /// tunnel that is open at the same time costs a login. There are at most 8 connections: after that they are shared all the same.
+    /// How many tunnels share a connection. Default 256. With 1 a tunnel that is read slowly holds up no other one, as when data is
+    /// copied from one tunnel to another; each tunnel that is open at the same time then costs a login. There are at most 64
+    /// connections: after that they are shared all the same.
     pub fn tunnels_per_connection(mut self, count: usize) -> Self {
         self.tunnels = count.max(1);
         self
@@ -216,7 +221,8 @@ impl Jump {
         let user = self.user.clone();
         let factory = move |place: Place, beneath: Arc<dyn Dial>| -> Arc<dyn Dial> {
             let way = Way::new(NAME, self.endpoint.clone(), place, beneath);
-            Arc::new(Layer { way, jump: self.clone(), kept: Kept::default() })
+            let most = CONNECTIONS.max(CONNECTIONS_OF_FEW / self.tunnels);
+            Arc::new(Layer { way, jump: self.clone(), kept: Kept::up_to(most) })
         };
         let hop = Hop::custom(NAME, endpoint, Arc::new(factory));
         // This is for the hop's Debug alone.

@@ -18,6 +18,7 @@ use super::NAME;
 use super::fault::{Fault, told};
 use super::host_keys::Trusted;
 use super::jump::{Jump, Step};
+use super::prompt::Prompt;
 use super::tunnel::{self, Inbox};
 
 /// How long a channel that nobody waits for any more may stay unanswered: longer than any TCP connect takes.
@@ -323,7 +324,7 @@ impl Link {
         let state = State::new(jump);
         let watch = Watch { state: state.clone(), trusted: Arc::new(trusted), host: host.to_owned(), port };
         step.is("keys were exchanged");
-        let handle = russh::client::connect_stream(Arc::new(config), stream, watch).await;
+        let handle = russh::client::connect_stream(Arc::new(config), Prompt(stream), watch).await;
         let mut handle = handle.map_err(|fault| fault.0)?;
         let user = jump.user_name()?;
         step.is("logging in");

@@ -30,6 +30,7 @@ mod jump;
 mod known_hosts;
 mod link;
 mod login;
+mod prompt;
 mod tunnel;
 
 #[cfg(test)]
