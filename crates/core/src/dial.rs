@@ -19,6 +19,7 @@ use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
+use crate::hop::ProxyHeader;
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
 use crate::policy::Policy;
 use crate::resolve::{Answer, Family, Part, Resolver, canonical};
@@ -83,6 +84,7 @@ pub(crate) struct Settings {
     pub(crate) winners: Arc<Winners>,
     pub(crate) tls: Tls,
     pub(crate) hop_tls: Tls,
+    pub(crate) proxy_header: Option<ProxyHeader>,
 }
 
 #[derive(Debug, Default)]
