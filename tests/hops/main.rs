@@ -9,6 +9,7 @@
     reason = "these are tests"
 )]
 
+mod auth;
 mod h2;
 mod h3;
 mod matrix;

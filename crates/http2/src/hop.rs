@@ -36,7 +36,7 @@ use portolan_core::kit::{
     refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, Kind, Phase, Place,
+    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec, Kind, Phase, Place,
     ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 
@@ -52,6 +52,29 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// A hop through the HTTP/2 proxy at `https://[user:password@]host[:port]`, or `http://` for cleartext.
 pub fn connect(url: &str) -> Result<Hop> {
     Ok(Proxy::parse(url)?.hop())
+}
+
+/// Adds `h2` and `h2c` (cleartext) to the schemes that configuration knows: `h2://[user:password@]host[:port]`, with `auth=` as HTTP
+/// proxies have it, and headers.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("h2", from_spec).with("h2c", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    if !matches!(spec.url().path(), "" | "/") {
+        return Err(Error::usage("a proxy url has no path"));
+    }
+    let mut proxy = match spec.url().scheme() {
+        "h2c" => Proxy::cleartext(spec.url().endpoint(80)?),
+        _ => Proxy::new(spec.url().endpoint(443)?),
+    };
+    if let Some(auth) = spec.auth()?.or_else(|| spec.credentials().map(ProxyAuth::any)) {
+        proxy = proxy.auth(auth);
+    }
+    for (name, value) in spec.headers() {
+        proxy = proxy.header(name, value)?;
+    }
+    Ok(proxy.hop())
 }
 
 /// An HTTP/2 proxy, said piece by piece.

@@ -40,7 +40,7 @@ use portolan_core::kit::{
 };
 use portolan_core::{
     BoxError, BoxFuture, ConnectionInfo, Credentials, Datagram, DatagramIo, Dial, DialContext, Endpoint, Error, Hop,
-    HopInfo, Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
+    HopInfo, HopSchemes, HopSpec, Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 use quinn::{ClientConfig, EndpointConfig, TokioRuntime};
 use tokio::io::ReadBuf;
@@ -70,6 +70,26 @@ const UDP_PAYLOAD: u64 = 0;
 /// A hop through the HTTP/3 proxy at `https://[user:password@]host[:port]`.
 pub fn connect(url: &str) -> Result<Hop> {
     Ok(Proxy::parse(url)?.hop())
+}
+
+/// Adds `h3` and `masque`, which is the same, to the schemes that configuration knows: `h3://[user:password@]host[:port]`, with
+/// `auth=` as HTTP proxies have it, and headers.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("h3", from_spec).with("masque", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    if !matches!(spec.url().path(), "" | "/") {
+        return Err(Error::usage("a proxy url has no path"));
+    }
+    let mut proxy = Proxy::new(spec.url().endpoint(443)?);
+    if let Some(auth) = spec.auth()?.or_else(|| spec.credentials().map(ProxyAuth::any)) {
+        proxy = proxy.auth(auth);
+    }
+    for (name, value) in spec.headers() {
+        proxy = proxy.header(name, value)?;
+    }
+    Ok(proxy.hop())
 }
 
 /// An HTTP/3 proxy, said piece by piece.

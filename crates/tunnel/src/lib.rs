@@ -45,6 +45,6 @@ pub mod gateway;
 mod io;
 mod protocol;
 
-pub use client::{Tunnel, hop};
+pub use client::{Tunnel, hop, schemes};
 pub use gateway::Gateway;
 pub use protocol::{FIN, OPEN, Reason, SUBPROTOCOL, TARGET};

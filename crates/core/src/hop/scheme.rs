@@ -1,6 +1,6 @@
 //! Hops and chains of hops as text: the schemes of this crate, and those that the caller adds.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -159,6 +159,8 @@ pub struct HopSpec {
     pub(crate) isolation: Option<Isolation>,
     pub(crate) proxy_header: Option<ProxyHeader>,
     taken: RefCell<BTreeSet<String>>,
+    /// Whether the query is the scheme's own.
+    whole: Cell<bool>,
 }
 
 impl HopSpec {
@@ -179,6 +181,7 @@ impl HopSpec {
             isolation: None,
             proxy_header: None,
             taken: RefCell::default(),
+            whole: Cell::default(),
         }
     }
 
@@ -189,6 +192,7 @@ impl HopSpec {
 
     /// The whole URL, for schemes whose query is their own: then all of it is taken.
     pub fn whole_url(&self) -> Secret {
+        self.whole.set(true);
         self.taken.borrow_mut().extend(self.url.query_pairs().map(|(key, _)| key));
         self.url.expose()
     }

@@ -22,6 +22,9 @@ const SIGNATURE: &[u8; 8] = b"NTLMSSP\0";
 /// MS-NLMP 2.2.2.5: UNICODE, REQUEST_TARGET, NTLM, ALWAYS_SIGN, EXTENDED_SESSIONSECURITY, 128, 56.
 const FLAGS: u32 = 0x0000_0001 | 0x0000_0004 | 0x0000_0200 | 0x0000_8000 | 0x0008_0000 | 0x2000_0000 | 0x8000_0000;
 
+/// MS-NLMP 2.2.2.5: the challenge has attributes.
+const TARGET_INFO: u32 = 0x0080_0000;
+
 /// MS-NLMP 2.2.1.3: where the payload of our last message begins, without the MIC.
 const HEADER: usize = 64;
 
@@ -113,15 +116,15 @@ impl<'a> Asked<'a> {
             return None;
         }
         let challenge = message.get(24..32)?.try_into().ok()?;
-        // Servers of old end here; without attributes there is no version 2, but an empty list does.
-        let info = match (u16_at(40), u32_at(44)) {
-            (Some(length), Some(offset)) => {
-                let start = usize::try_from(offset).ok()?;
-                message.get(start..start.checked_add(usize::from(length))?)?
-            }
-            _ => &[],
+        let flags = u32_at(20)?;
+        let info = if flags & TARGET_INFO == 0 {
+            // Servers of old have none, and other things at its place: an empty list does.
+            &[]
+        } else {
+            let (length, offset) = (usize::from(u16_at(40)?), usize::try_from(u32_at(44)?).ok()?);
+            message.get(offset..offset.checked_add(length)?)?
         };
-        Some(Self { flags: u32_at(20)?, challenge, info })
+        Some(Self { flags, challenge, info })
     }
 
     /// The server's own time, if it says it.
