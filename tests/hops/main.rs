@@ -13,6 +13,7 @@ mod auth;
 mod h2;
 mod h3;
 mod matrix;
+mod proxy_header;
 mod ssh;
 
 use std::net::SocketAddr;
