@@ -10,11 +10,13 @@
 )]
 
 mod auth;
+mod faults;
 mod h2;
 mod h3;
 mod matrix;
 mod proxy_header;
 mod ssh;
+mod tor;
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -16,7 +16,13 @@ fn nginx(certs: &Certs, port: u16, tls: u16) -> Option<Proxy> {
          server {{ listen 127.0.0.1:{tls} ssl proxy_protocol; ssl_certificate $D/server.pem; ssl_certificate_key $D/server.key; \
          location / {{ {say} }} }}\n}}\n"
     );
-    run("nginx", "nginx", port, |nginx| nginx.file("nginx.conf", conf).tls(certs).args(["-c", "$D/nginx.conf"]), &["-v"])
+    run(
+        "nginx",
+        "nginx",
+        port,
+        |nginx| nginx.file("nginx.conf", conf).tls(certs).args(["-c", "$D/nginx.conf"]),
+        &["-v"],
+    )
 }
 
 /// Says whom it was told of; `front` passes on to a proxy at `behind`.

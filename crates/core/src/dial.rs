@@ -309,7 +309,8 @@ impl DialContext {
 fn check_onion(name: &str) -> Result<()> {
     let name = name.trim_end_matches('.');
     if name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b".onion") {
-        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h)";
+        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h), and under a policy the word \
+                       that it may (trust_hop_resolution)";
         return Err(Error::new(Kind::Resolve, message)
             .with_phase(Phase::Resolve)
             .with_delivery(crate::Delivery::NotSent));

@@ -149,7 +149,11 @@ async fn a_refusal_that_ends_its_connection_is_answered_on_another() {
             )),
             true,
         ),
-        ("close", stays(format!("HTTP/1.1 407 no\r\n{DIGEST}Proxy-Connection: close\r\nContent-Length: 2\r\n\r\nno")), false),
+        (
+            "close",
+            stays(format!("HTTP/1.1 407 no\r\n{DIGEST}Proxy-Connection: close\r\nContent-Length: 2\r\n\r\nno")),
+            false,
+        ),
         ("until close", closes(format!("HTTP/1.1 407 no\r\n{DIGEST}\r\n{large}")), false),
         ("1.0", closes(format!("HTTP/1.0 407 no\r\n{DIGEST}Content-Length: 2\r\n\r\nno")), false),
         ("closed unsaid", closes(format!("HTTP/1.1 407 no\r\n{DIGEST}Content-Length: 2\r\n\r\nno")), false),
@@ -181,9 +185,10 @@ async fn another_scheme_than_ours_is_named_and_not_answered() {
         ("Bearer", ProxyAuth::basic(ann())),
         ("Digest realm=\"r\", nonce=\"n\"", ProxyAuth::bearer("sesame")),
     ] {
-        let proxy =
-            Proxy::new(move |_, _| stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: {scheme}\r\nContent-Length: 0\r\n\r\n")))
-                .await;
+        let proxy = Proxy::new(move |_, _| {
+            stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: {scheme}\r\nContent-Length: 0\r\n\r\n"))
+        })
+        .await;
         let error = proxy.refused(auth).await;
         let word = scheme.split(' ').next().unwrap();
         assert!(error.message().ends_with(&format!("it takes {word}")), "{error}");
@@ -199,7 +204,9 @@ async fn ntlm_never_changes_its_connection_between_two_turns() {
     let challenge = "TlRMTVNTUAACAAAAAAAAADgAAAAzgoriASNFZ4mrze8AAAAAAAAAAAAAAAA4AAAABgBwFwAAAA8=";
     let proxy = Proxy::new(move |proof, _| match proof {
         Some(proof) if proof.starts_with("NTLM TlRMTVNTUAAD") => stays(OK),
-        Some(_) => stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: NTLM {challenge}\r\nContent-Length: 0\r\n\r\n")),
+        Some(_) => {
+            stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: NTLM {challenge}\r\nContent-Length: 0\r\n\r\n"))
+        }
         None => closes("HTTP/1.1 407 no\r\nProxy-Authenticate: NTLM\r\nProxy-Connection: close\r\n\r\n"),
     })
     .await;
@@ -213,7 +220,8 @@ async fn ntlm_never_changes_its_connection_between_two_turns() {
         ("starts again", "NTLM\r\nContent-Length: 0".to_owned()),
         ("for ever", format!("NTLM {challenge}\r\nContent-Length: 0")),
     ] {
-        let proxy = Proxy::new(move |_, _| stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: {says}\r\n\r\n"))).await;
+        let proxy =
+            Proxy::new(move |_, _| stays(format!("HTTP/1.1 407 no\r\nProxy-Authenticate: {says}\r\n\r\n"))).await;
         let error = proxy.through(ProxyAuth::ntlm(ann())).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Auth | Kind::Hop), "{what}: {error:?}");
         assert_eq!(error.hop(), Some(0));

@@ -36,8 +36,8 @@ use portolan_core::kit::{
     refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec, Kind, Phase, Place,
-    ProxyAuth, Result, Secret, Stream, Url, clock,
+    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec,
+    Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 
 use crate::body::RecvBody;

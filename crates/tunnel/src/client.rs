@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use portolan_core::kit::{Way, cannot_reach};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind, Phase, Place, Result, Secret,
-    Stream, Url,
+    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind, Phase, Place,
+    Result, Secret, Stream, Url,
 };
 use portolan_websocket::{CloseFrame, DataKind, Incoming, Options, Rejected, Request, WebSocket};
 
