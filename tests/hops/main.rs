@@ -14,6 +14,7 @@ mod faults;
 mod h2;
 mod h3;
 mod matrix;
+mod policy;
 mod proxy_header;
 mod ssh;
 mod tor;

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use portolan_core::{
-    Connector, ConnectorBuilder, Credentials, Endpoint, Error, Hop, Isolation, Kind, Phase, Policy, SocksReply, Timeouts,
+    Connector, ConnectorBuilder, Credentials, Endpoint, Error, Hop, Isolation, Kind, Phase, Policy, SocksReply,
+    Timeouts,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -39,12 +40,7 @@ async fn hold(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    method: u8,
-    reply: &[u8],
-    pace: Duration,
-) -> std::io::Result<(Said, TcpStream)> {
+async fn serve(mut stream: TcpStream, method: u8, reply: &[u8], pace: Duration) -> std::io::Result<(Said, TcpStream)> {
     let count = [stream.read_u8().await?, stream.read_u8().await?][1];
     let mut methods = vec![0; usize::from(count)];
     stream.read_exact(&mut methods).await?;
@@ -204,7 +200,8 @@ async fn isolation_makes_credentials_up_and_refuses_who_does_not_ask_for_them() 
     assert_ne!(once, login(&target(), &a).await, "another connector is somebody else");
     // One that lets anybody in keeps nobody apart.
     let (open, _told) = proxy(0, reply(0, NOWHERE), Duration::ZERO).await;
-    let error = via(socks("socks5h", open).isolation(Isolation::Stream)).build().unwrap().connect(&a).await.unwrap_err();
+    let error =
+        via(socks("socks5h", open).isolation(Isolation::Stream)).build().unwrap().connect(&a).await.unwrap_err();
     assert_eq!((error.kind(), error.phase(), error.hop()), (Kind::Auth, Some(Phase::Hop), Some(0)), "{error:?}");
     let both = socks("socks5h", port).isolation(Isolation::Stream).credentials(Credentials::new("a", "b"));
     assert_eq!(via(both).build().unwrap().connect(&a).await.unwrap_err().kind(), Kind::Usage);
