@@ -316,6 +316,6 @@ mod tests {
         assert!(ProxyHeader::v2().tlv(CRC32C, &[0; 4]).is_err());
         assert!(ProxyHeader::v2().tlv(0xe0, &[0; 70_000]).is_err());
         let full = ProxyHeader::v2().tlv(0xe0, &[0; 65_000]).unwrap();
-        assert!(full.clone().check().is_ok() && full.tlv(0xe1, &[0; 600]).unwrap().check().is_err());
+        assert!(full.check().is_ok() && full.tlv(0xe1, &[0; 600]).unwrap().check().is_err());
     }
 }

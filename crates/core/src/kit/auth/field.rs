@@ -2,6 +2,7 @@
 
 /// The rest of a field.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Cursor<'a> {
     /// What is left.
     pub rest: &'a str,
