@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     if url.starts_with("redis") {
         let client = redis::Client::connect(&net, redis::Options::from_url(url)?).await?;
         client.ping().await?;
-        println!("{:#?}", client.info().map(|info| (info.hops, info.timings)));
+        println!("{:#?}", client.info().map(|info| (info.hops.clone(), info.timings)));
         return client.close().await;
     }
     let response = portolan_http::Client::builder().connector(net).build()?.get(url.as_str()).send().await?;

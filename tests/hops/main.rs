@@ -10,6 +10,7 @@
 )]
 
 mod auth;
+mod config;
 mod faults;
 mod h2;
 mod h3;
