@@ -24,9 +24,13 @@ fn fenced() -> Policy {
 
 /// Listens where nobody may go, on TCP and UDP.
 async fn trap() -> (u16, Arc<AtomicUsize>) {
-    let tcp = TcpListener::bind((TRAP, 0)).await.unwrap();
+    let (tcp, udp) = loop {
+        let tcp = TcpListener::bind((TRAP, 0)).await.unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            break (tcp, udp);
+        }
+    };
     let port = tcp.local_addr().unwrap().port();
-    let udp = UdpSocket::bind((TRAP, port)).await.unwrap();
     let heard = Arc::new(AtomicUsize::new(0));
     let count = heard.clone();
     tokio::spawn(async move {
