@@ -18,7 +18,7 @@ const TICKET: &str = "ticket for HTTP@localhost";
 const NEGOTIATE: &str = "#!/bin/sh\nwhile read word token rest; do\n\
     if [ \"$token\" = \"$1\" ]; then echo \"AF = ann\"; else echo \"NA = no such ticket\"; fi\ndone\n";
 
-fn digest(more: &str) -> String {
+pub(super) fn digest(more: &str) -> String {
     format!(
         "auth_param digest program /usr/lib/squid/digest_file_auth -c $D/digest\nauth_param digest realm portolan\n\
          auth_param digest children 2 startup=2 idle=1\n{more}"
@@ -27,11 +27,11 @@ fn digest(more: &str) -> String {
 
 const BASIC: &str = "auth_param basic program /usr/lib/squid/basic_ncsa_auth $D/users\nauth_param basic children 2 startup=2 idle=1\n\
     auth_param basic realm portolan\n";
-const NTLM: &str =
+pub(super) const NTLM: &str =
     "auth_param ntlm program /usr/lib/squid/ntlm_fake_auth\nauth_param ntlm children 2 startup=2 idle=1\n";
 
 /// A squid that tells us by UDP what it logs: `STATUS PROOF` for each request. (It writes no file of ours: it gives up being root.)
-struct Squid {
+pub(super) struct Squid {
     proxy: Proxy,
     socket: UdpSocket,
     told: Mutex<Vec<String>>,
@@ -45,7 +45,12 @@ impl std::ops::Deref for Squid {
 }
 
 /// Squid with these ways in.
-fn squid(auth: &str) -> Option<Squid> {
+pub(super) fn squid(auth: &str) -> Option<Squid> {
+    squid_with(auth, &[])
+}
+
+/// The same with variables for it and its helpers.
+pub(super) fn squid_with(auth: &str, variables: &[(&str, String)]) -> Option<Squid> {
     let port = free_port();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -62,7 +67,9 @@ fn squid(auth: &str) -> Option<Squid> {
     use base64::Engine;
     let ticket = base64::engine::general_purpose::STANDARD.encode(TICKET);
     let change = |squid: Service| {
-        squid
+        variables
+            .iter()
+            .fold(squid, |squid, (name, value)| squid.env(*name, value))
             .file("squid.conf", conf.replace("$TICKET", &ticket))
             .file("users", format!("ann:{}\n", String::from_utf8(apr1.stdout).unwrap().trim()))
             .file("digest", format!("ann:portolan:{}\n", md5.split(' ').next().unwrap()))
@@ -74,7 +81,7 @@ fn squid(auth: &str) -> Option<Squid> {
 }
 
 /// What squid has logged once it has logged `count` lines: tunnels are logged when they end.
-fn log(squid: &Squid, count: usize) -> Vec<String> {
+pub(super) fn log(squid: &Squid, count: usize) -> Vec<String> {
     let mut told = squid.told.lock().unwrap();
     let mut buf = [0; 4096];
     while told.len() < count {

@@ -33,7 +33,7 @@ pub(super) fn masque(certs: &Certs, auth: bool) -> Option<Proxy> {
 
 /// It does not discover what the path carries, so it must be told.
 /// `auth` is what is asked for: a whole value of `Proxy-Authorization`, or `Digest user:password`.
-fn masque_of(certs: &Certs, auth: &str, mtu: u16) -> Option<Proxy> {
+pub(super) fn masque_of(certs: &Certs, auth: &str, mtu: u16) -> Option<Proxy> {
     let port = free_port();
     let number = port.to_string();
     let mut args = vec!["$D/masque.py", &number, "$D/server.pem", "$D/server.key"];

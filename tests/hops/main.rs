@@ -14,6 +14,7 @@ mod config;
 mod faults;
 mod h2;
 mod h3;
+mod kerberos;
 mod matrix;
 mod policy;
 mod proxy_header;
