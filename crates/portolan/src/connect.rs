@@ -19,7 +19,7 @@ pub fn hop_schemes() -> HopSchemes {
 /// [`HopSchemes::ways`].
 ///
 /// ```
-/// let net = portolan::connector_from_str("socks5h://joe:sesame@near.example -> http://far.example:3128?auth=digest")?;
+/// let net = portolan::connector_from_str("socks5h://joe:sesame@near.example -> http://ann:secret@far.example:3128?auth=digest")?;
 /// assert!(!format!("{net:?}").contains("sesame"));
 /// # Ok::<(), portolan::Error>(())
 /// ```

@@ -3,7 +3,7 @@
 //! In TOML, with each kind of thing that there is to say (all of it optional):
 //!
 //! ```toml
-//! via = "socks5h://joe@near.example:1080 -> http://far.example:3128?auth=digest | direct"
+//! via = "socks5h://joe@near.example:1080 -> http://ann:secret@far.example:3128?auth=digest | direct"
 //! no_proxy = "localhost, 127.0.0.0/8, .internal"
 //! trust_hop_resolution = false
 //!

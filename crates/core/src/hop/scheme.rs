@@ -23,8 +23,8 @@ const MAX_HOPS: usize = 16;
 /// ```
 /// use portolan_core::HopSchemes;
 ///
-/// let ways = HopSchemes::default().ways("socks5h://joe:sesame@near.example -> http://far.example:3128?auth=digest | direct")?;
-/// assert_eq!(format!("{ways:?}"), "[[socks5h://joe:***@near.example:1080, http://far.example:3128], []]");
+/// let ways = HopSchemes::default().ways("socks5h://joe:sesame@near.example -> http://ann:secret@far.example:3128?auth=digest | direct")?;
+/// assert_eq!(format!("{ways:?}"), "[[socks5h://joe:***@near.example:1080, http://ann:***@far.example:3128], []]");
 /// # Ok::<(), portolan_core::Error>(())
 /// ```
 #[derive(Clone, Default)]
