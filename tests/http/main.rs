@@ -14,6 +14,7 @@
 mod events;
 mod proxies;
 mod servers;
+mod storms;
 
 use http::{StatusCode, Version as Spoken};
 use portolan_core::Kind;

@@ -4,8 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::Instrument;
-
 use crate::clock;
 use crate::datagram::Datagram;
 use crate::dial::{Dial, DialContext, Direct, Place, Settings};
@@ -14,6 +12,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, HopSchemes, ProxyHeader, Route, Routes, headed};
 use crate::listener::Listener;
+use crate::observe::{Observer, Observers};
 use crate::policy::Policy;
 use crate::raw::{IpProtocol, IpVersion, RawSocket};
 use crate::resolve::Resolver;
@@ -80,9 +79,8 @@ impl Connector {
 
     /// A plain stream to `to`, through whatever hops its route has. Dropping the future closes what was opened.
     pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
-        let cx = DialContext::new(self.0.settings.clone());
-        let span = tracing::debug_span!("connect", endpoint = %to);
-        self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+        let cx = self.context(to);
+        cx.told(async { self.stream(to, &cx).await }).await
     }
 
     /// A TLS stream to `to`, whose certificate must be for that host. An empty `alpn` offers the list of the [`Tls`].
@@ -92,17 +90,14 @@ impl Connector {
 
     /// A TLS stream to `to`, whose certificate must be for `name`: where the address and the name differ.
     pub async fn connect_tls_as(&self, to: &Endpoint, name: &str, alpn: &[&[u8]]) -> Result<Stream> {
-        let cx = DialContext::new(self.0.settings.clone());
+        let cx = self.context(to);
         let settings = &self.0.settings;
         let work = async {
             let stream = self.stream(to, &cx).await?;
             let alpn = (!alpn.is_empty()).then_some(alpn);
-            let stream = stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await?;
-            tracing::debug!(alpn = ?stream.alpn().map(String::from_utf8_lossy), "tls agreed");
-            Ok(stream)
+            stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await
         };
-        let span = tracing::debug_span!("connect", endpoint = %to, tls = true);
-        work.instrument(span).await.map_err(|error| cx.fail(error, to))
+        cx.told(work).await
     }
 
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
@@ -114,6 +109,7 @@ impl Connector {
                 match chain.dial.dial(to, cx).await {
                     Ok(mut stream) => {
                         cx.finish(stream.info_mut());
+                        let stream = stream.counted(cx.traffic());
                         return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
                     }
                     Err(error) if chain.hops > 0 && moves_on(&error) => {
@@ -135,7 +131,7 @@ impl Connector {
 
     /// Datagrams to `to` alone: UDP, or UDP through the hops of its route.
     pub async fn datagram(&self, to: &Endpoint) -> Result<Datagram> {
-        let cx = DialContext::new(self.0.settings.clone());
+        let cx = self.context(to);
         let work = async {
             let mut last = None;
             for chain in self.chains(to) {
@@ -143,7 +139,7 @@ impl Connector {
                 match chain.dial.datagram(to, &cx).await {
                     Ok(mut datagram) => {
                         cx.finish(datagram.info_mut());
-                        return Ok(datagram);
+                        return Ok(datagram.counted(cx.traffic()));
                     }
                     Err(error) if chain.hops > 0 && moves_on(&error) => last = Some(error),
                     Err(error) => return Err(error),
@@ -151,7 +147,7 @@ impl Connector {
             }
             Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
         };
-        work.await.map_err(|error| cx.fail(error, to))
+        cx.told(work).await
     }
 
     /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.
@@ -172,8 +168,8 @@ impl Connector {
 
     /// The addresses of `to` that the policy allows, by the connector's own resolver: for protocols that look at addresses.
     pub async fn resolve(&self, to: &Endpoint) -> Result<Vec<SocketAddr>> {
-        let cx = DialContext::new(self.0.settings.clone());
-        cx.resolve(to, true).await.map_err(|error| cx.fail(error, to))
+        let cx = self.context(to);
+        cx.resolve(to, true).await.map_err(|error| cx.fail(error))
     }
 
     /// The bounds of every phase.
@@ -199,6 +195,15 @@ impl Connector {
     /// Whether both are the same connector: connections made by one may serve the other.
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Who is told what happens: for the protocols that have something to tell.
+    pub fn observers(&self) -> &Observers {
+        &self.0.settings.observers
+    }
+
+    fn context(&self, to: &Endpoint) -> DialContext {
+        DialContext::new(self.0.settings.clone(), to.clone())
     }
 
     fn chains(&self, to: &Endpoint) -> &[Chain] {
@@ -367,6 +372,12 @@ impl ConnectorBuilder {
     /// How addresses are raced (RFC 8305).
     pub fn happy_eyeballs(mut self, options: HappyOptions) -> Self {
         self.settings.happy = options;
+        self
+    }
+
+    /// Tells this observer what happens on the connections made; repeat for further ones.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.settings.observers.push(observer);
         self
     }
 

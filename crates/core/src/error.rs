@@ -160,6 +160,7 @@ struct Inner {
     code: Option<i64>,
     hop: Option<usize>,
     retry_after: Option<Duration>,
+    drained: bool,
     endpoint: Option<Endpoint>,
     attempt: Option<Attempt>,
     reply: Option<Box<dyn Any + Send + Sync>>,
@@ -184,6 +185,7 @@ impl Error {
             code: None,
             hop: None,
             retry_after: None,
+            drained: false,
             endpoint: None,
             attempt: None,
             reply: None,
@@ -336,6 +338,13 @@ impl Error {
         self
     }
 
+    /// The connection was ending in good order after it had served others: the work was not done, and nobody is overloaded.
+    #[must_use]
+    pub fn with_drained(mut self, drained: bool) -> Self {
+        self.0.drained = drained;
+        self
+    }
+
     /// The peer's typed reply, to be read back by [`Error::server`].
     #[must_use]
     pub fn with_reply<T: Any + Send + Sync>(mut self, reply: T) -> Self {
@@ -398,6 +407,11 @@ impl Error {
     /// The last attempt's facts: every phase's time, the address, the hop, the time spent.
     pub fn attempt(&self) -> Option<&Attempt> {
         self.0.attempt.as_ref()
+    }
+
+    /// Whether the connection was ending in good order after it had served others: another one will do, at once.
+    pub fn is_drained(&self) -> bool {
+        self.0.drained && matches!(self.0.delivery, Delivery::NotSent | Delivery::Refused)
     }
 
     /// The protocol's own typed reply, such as `smtp::Reply`.

@@ -15,6 +15,7 @@ mod info;
 pub mod kit;
 mod listener;
 mod multicast;
+pub mod observe;
 mod policy;
 mod raw;
 pub mod resolve;
@@ -37,6 +38,7 @@ pub use info::{Attempt, ConnectionInfo, HopInfo, Timings, TlsInfo, Tried, TriedO
 pub use kit::auth::ProxyAuth;
 pub use listener::Listener;
 pub use multicast::Interface;
+pub use observe::{Observer, Observers};
 pub use policy::Policy;
 pub use raw::{IpProtocol, IpVersion, RawSocket};
 pub use resolve::{Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver};

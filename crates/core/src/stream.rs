@@ -15,7 +15,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, TlsInfo};
+use crate::observe::{Stepping, Traffic};
 use crate::tls::{self, Tls};
 
 /// Any two-way byte stream that a [`Stream`] can be made from.
@@ -32,6 +33,7 @@ pub struct Stream {
     early: Bytes,
     info: Box<ConnectionInfo>,
     upgrade: Option<Upgrade>,
+    traffic: Option<Box<Traffic>>,
 }
 
 /// What the connector says about a later STARTTLS.
@@ -83,7 +85,7 @@ impl Stream {
     }
 
     fn with_inner(io: Inner, info: ConnectionInfo) -> Self {
-        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None }
+        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, traffic: None }
     }
 
     /// What is known about the connection.
@@ -147,24 +149,49 @@ impl Stream {
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
-        let Self { io, early, mut info, upgrade } = self;
-        let (io, agreed) = match io {
+        let Self { io, early, mut info, upgrade, traffic } = self;
+        let step = Stepping::later(traffic.as_deref(), Phase::Tls);
+        let result = Self::secure(io, early, name, tls, alpn, limit).await;
+        step.end(&result);
+        let (io, agreed) = result?;
+        info.tls = Some(agreed);
+        let elapsed = clock::now() - started;
+        info.timings.tls = Some(elapsed);
+        info.timings.total += elapsed;
+        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic })
+    }
+
+    async fn secure(
+        io: Inner,
+        early: Bytes,
+        name: &str,
+        tls: &Tls,
+        alpn: Option<&[&[u8]]>,
+        limit: Option<Duration>,
+    ) -> Result<(Inner, TlsInfo)> {
+        Ok(match io {
             Inner::Tcp(tcp) => {
                 // Boxed: a handshake under way is large, and every caller's future would carry it.
                 let (io, agreed) = Box::pin(tls::handshake(tcp, name, tls, alpn, limit)).await?;
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {
-                let under = Self { io, early, info: Box::default(), upgrade: None };
+                let under = Self { io, early, info: Box::default(), upgrade: None, traffic: None };
                 let (io, agreed) = Box::pin(tls::handshake(under, name, tls, alpn, limit)).await?;
                 (Inner::Tls(Box::new(io)), agreed)
             }
-        };
-        info.tls = Some(agreed);
-        let elapsed = clock::now() - started;
-        info.timings.tls = Some(elapsed);
-        info.timings.total += elapsed;
-        Ok(Self { io, early: Bytes::new(), info, upgrade })
+        })
+    }
+
+    /// Counts what it carries from now on.
+    #[must_use]
+    pub(crate) fn counted(mut self, traffic: Option<Box<Traffic>>) -> Self {
+        self.traffic = traffic;
+        self
+    }
+
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_deref()
     }
 
     /// Secret bytes known to both ends of this TLS connection alone (RFC 5705): for channel binding (RFC 9266).
@@ -212,22 +239,40 @@ impl Stream {
     }
 }
 
+impl Stream {
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(traffic), Poll::Ready(Ok(n))) = (&self.traffic, &result) {
+            traffic.sent(*n);
+        }
+        result
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.early.is_empty() {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);
+            if let Some(traffic) = &this.traffic {
+                traffic.received(n);
+            }
             this.early.advance(n);
             return Poll::Ready(Ok(()));
         }
-        each!(this, io => Pin::new(io).poll_read(cx, buf))
+        let Some(traffic) = &this.traffic else { return each!(this, io => Pin::new(io).poll_read(cx, buf)) };
+        let before = buf.filled().len();
+        let result = each!(this, io => Pin::new(io).poll_read(cx, buf));
+        traffic.received(buf.filled().len() - before);
+        result
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
+        let this = self.get_mut();
+        let result = each!(this, io => Pin::new(io).poll_write(cx, buf));
+        this.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -235,7 +280,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        let result = each!(this, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        this.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Every protocol through every hop. With `PORTOLAN_HOPS` set to a path, the table is written there: docs/HOPS.md.
 
+mod observed;
 mod targets;
 
 use std::fmt::Write as _;

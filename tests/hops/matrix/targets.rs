@@ -188,6 +188,11 @@ impl Targets {
         }
     }
 
+    /// Whether its server is reached by a name.
+    pub(super) fn is_named(&self, protocol: Protocol) -> bool {
+        !matches!(protocol, Protocol::DnsUdp | Protocol::DnsTcp)
+    }
+
     pub(super) fn redis(&self) -> Endpoint {
         to(self.redis.port)
     }

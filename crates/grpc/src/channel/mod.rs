@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Connector, Endpoint, Error, Kind, Result, Url, clock};
 use portolan_http2::{RecvBody, SendRequest};
 
@@ -97,6 +98,7 @@ pub struct Channel {
 struct Inner {
     url: Box<str>,
     balancer: Balancer,
+    probe: Probe,
 }
 
 impl Channel {
@@ -124,8 +126,9 @@ impl Channel {
         };
         let endpoint: Endpoint = parsed.endpoint(port)?;
         let way = Way { connector: connector.clone(), tls, http2: options.http2, backoff: options.backoff };
+        let probe = Probe::new(PROTOCOL, Semantics::Rpc, &endpoint, connector);
         let balancer = Balancer::new(way, endpoint, options.balancing, options.resolve_interval);
-        Ok(Self { inner: Arc::new(Inner { url: url.into(), balancer }) })
+        Ok(Self { inner: Arc::new(Inner { url: url.into(), balancer, probe }) })
     }
 
     /// A connection that takes calls, made if there is none.
@@ -158,6 +161,14 @@ impl Transport for Channel {
     type Body = RecvBody;
 
     async fn send(&self, request: Request<Body>) -> Result<Response<RecvBody>> {
+        let Some(probe) = self.inner.probe.told() else { return self.forward(request).await };
+        let path = request.uri().path().to_owned();
+        probe.operation(&path).run(self.forward(request)).await
+    }
+}
+
+impl Channel {
+    async fn forward(&self, request: Request<Body>) -> Result<Response<RecvBody>> {
         let handle = match self.inner.balancer.ready() {
             Some(handle) => handle,
             // Rare, and large.
