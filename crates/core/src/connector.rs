@@ -10,7 +10,7 @@ use crate::dial::{Dial, DialContext, Direct, Place, Settings};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
-use crate::hop::{Hop, Route, Routes};
+use crate::hop::{Hop, HopSchemes, ProxyHeader, Route, Routes, headed};
 use crate::listener::Listener;
 use crate::observe::{Observer, Observers};
 use crate::policy::Policy;
@@ -53,6 +53,20 @@ struct Chain {
 }
 
 impl Connector {
+    /// A connector that goes the way of a text: `socks5h://user:password@host:1080 -> http://proxy:3128`, the nearest proxy
+    /// first; see [`HopSchemes::ways`].
+    ///
+    /// ```
+    /// use portolan_core::Connector;
+    ///
+    /// let net = Connector::parse("socks5h://joe:sesame@near.example -> http://far.example:3128 | direct")?;
+    /// assert!(!format!("{net:?}").contains("sesame"));
+    /// # Ok::<(), portolan_core::Error>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::builder().via_text(text, &HopSchemes::default())?.build()
+    }
+
     /// A connector to be said piece by piece.
     pub fn builder() -> ConnectorBuilder {
         ConnectorBuilder::default()
@@ -207,7 +221,7 @@ fn moves_on(error: &Error) -> bool {
 impl Default for Connector {
     fn default() -> Self {
         let settings = Arc::new(Settings::default());
-        let fallback = vec![chain(&[])];
+        let fallback = vec![chain(&[], None)];
         Self(Arc::new(Inner { settings, routes: Routes::default(), chains: Vec::new(), fallback }))
     }
 }
@@ -224,12 +238,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-fn chain(hops: &[Hop]) -> Chain {
+fn chain(hops: &[Hop], header: Option<&ProxyHeader>) -> Chain {
     let mut dial: Arc<dyn Dial> = Arc::new(Direct::new(hops.is_empty()));
     for (index, hop) in hops.iter().enumerate() {
         dial = hop.layer(Place::new(index, index + 1 == hops.len()), dial);
     }
-    Chain { dial, hops: hops.len() }
+    Chain { dial: headed(header, dial), hops: hops.len() }
 }
 
 /// Builds a [`Connector`].
@@ -284,12 +298,31 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in either case.
-    pub fn proxy_from_env(mut self) -> Result<Self> {
-        for route in crate::hop::env::routes()? {
+    /// Goes the way of a text: chains as [`HopSchemes::ways`] reads them.
+    pub fn via_text(mut self, text: &str, schemes: &HopSchemes) -> Result<Self> {
+        schemes.ways(text)?.into_iter().for_each(|chain| self.routes.push_chain(chain));
+        Ok(self)
+    }
+
+    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and that of any other scheme
+    /// (`REDIS_PROXY`), `NO_PROXY`, in either case. Each is a way as [`HopSchemes::ways`] reads it; without a scheme, an HTTP proxy.
+    pub fn proxy_from_env(self) -> Result<Self> {
+        self.proxy_from_env_with(&HopSchemes::default())
+    }
+
+    /// The same with hops of other crates.
+    pub fn proxy_from_env_with(mut self, schemes: &HopSchemes) -> Result<Self> {
+        for route in crate::hop::env::routes(schemes)? {
             self.routes.push_route(route);
         }
         Ok(self)
+    }
+
+    /// What targets are told of the client ahead of all else, TLS too: for servers that expect the PROXY protocol. A server that
+    /// doesn't takes it for garbage.
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.settings.proxy_header = Some(header);
+        self
     }
 
     /// How TLS is spoken with targets.
@@ -351,8 +384,15 @@ impl ConnectorBuilder {
     /// Checks it all.
     pub fn build(self) -> Result<Connector> {
         let Self { settings, routes } = self;
+        let header = settings.proxy_header.as_ref();
+        header.map_or(Ok(()), ProxyHeader::check)?;
+        routes.hops().try_for_each(Hop::check)?;
         let chains = |chains: &[Vec<Hop>]| -> Vec<Chain> {
-            if chains.is_empty() { vec![chain(&[])] } else { chains.iter().map(|hops| chain(hops)).collect() }
+            if chains.is_empty() {
+                vec![chain(&[], header)]
+            } else {
+                chains.iter().map(|hops| chain(hops, header)).collect()
+            }
         };
         let routed = routes.routes().iter().map(|route| (route.clone(), chains(route.chains()))).collect();
         let fallback = chains(routes.fallback());

@@ -19,6 +19,7 @@ use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
+use crate::hop::ProxyHeader;
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
 use crate::observe::{self, Observers, Stepping};
 use crate::policy::Policy;
@@ -87,6 +88,7 @@ pub(crate) struct Settings {
     pub(crate) winners: Arc<Winners>,
     pub(crate) tls: Tls,
     pub(crate) hop_tls: Tls,
+    pub(crate) proxy_header: Option<ProxyHeader>,
     pub(crate) observers: Observers,
 }
 
@@ -346,7 +348,8 @@ impl DialContext {
 fn check_onion(name: &str) -> Result<()> {
     let name = name.trim_end_matches('.');
     if name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b".onion") {
-        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h)";
+        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h), and under a policy the word \
+                       that it may (trust_hop_resolution)";
         return Err(Error::new(Kind::Resolve, message)
             .with_phase(Phase::Resolve)
             .with_delivery(crate::Delivery::NotSent));

@@ -175,7 +175,9 @@ impl Client {
         uri: &Uri,
         told: Option<&AltService>,
     ) -> Result<(Lease<Manager>, bool)> {
-        if !may_fall_back(&error) {
+        // An alternative that the server told of is an offer: whatever is wrong with it, forbidden by the policy too, the server
+        // itself is still there.
+        if told.is_none() && !may_fall_back(&error) {
             return Err(error);
         }
         tracing::debug!(%error, "http3 failed");

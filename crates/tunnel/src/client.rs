@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use portolan_core::kit::{Way, cannot_reach};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result, Secret,
-    Stream, Url,
+    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind, Phase, Place,
+    Result, Secret, Stream, Url,
 };
 use portolan_websocket::{CloseFrame, DataKind, Incoming, Options, Rejected, Request, WebSocket};
 
@@ -19,6 +19,22 @@ use crate::raw::Raw;
 /// TLS.
 pub fn hop(url: &str) -> Result<Hop> {
     Ok(Tunnel::parse(url)?.hop())
+}
+
+/// Adds `wss+tunnel` and `ws+tunnel` to the schemes that configuration knows; path and query are the gateway's.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("wss+tunnel", from_spec).with("ws+tunnel", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    let mut tunnel = Tunnel::parse(spec.whole_url().expose())?;
+    if let Some(credentials) = spec.credentials() {
+        tunnel = tunnel.credentials(credentials)?;
+    }
+    for (name, value) in spec.headers() {
+        tunnel = tunnel.header(name, value)?;
+    }
+    Ok(tunnel.hop())
 }
 
 /// A gateway, said piece by piece.

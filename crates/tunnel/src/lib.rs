@@ -48,6 +48,6 @@ mod io;
 mod protocol;
 mod raw;
 
-pub use client::{Tunnel, hop};
+pub use client::{Tunnel, hop, schemes};
 pub use gateway::Gateway;
 pub use protocol::{FIN, OPEN, Reason, SUBPROTOCOL, TARGET};

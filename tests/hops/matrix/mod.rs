@@ -6,13 +6,14 @@ mod targets;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, Tls};
+use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, ProxyAuth, Tls};
 use portolan_testbed::free_port;
 use targets::{Protocol, Targets};
 
+use super::auth::{self, Squid};
 use super::examples::waterfall_through;
 use super::h2::{h2, nghttpx, trusting};
-use super::h3::{h3, masque};
+use super::h3::{h3, masque, masque_of};
 use super::jump::peers::{self, Sshd, openssh};
 use super::ssh::dynamic_forward;
 use super::{Proxy, ann, danted, microsocks, squid, tinyproxy};
@@ -61,6 +62,9 @@ struct Proxies {
     tiny: Proxy,
     squid: Proxy,
     squid_tls: u16,
+    squid_digest: Squid,
+    squid_ntlm: Squid,
+    masque_digest: Proxy,
     front: Proxy,
     front_auth: Proxy,
     dante: Proxy,
@@ -87,6 +91,9 @@ impl Proxies {
             masque_auth: masque(certs, true)?,
             jump: openssh("")?,
             second_jump: openssh("")?,
+            squid_digest: auth::squid(&auth::digest(""))?,
+            squid_ntlm: auth::squid(auth::NTLM)?,
+            masque_digest: masque_of(certs, "Digest ann:sesame", 1400)?,
             tiny,
             squid,
             squid_tls,
@@ -112,6 +119,18 @@ impl Proxies {
             Way { name: "none", peer: String::new(), hops: Vec::new(), carries: Both },
             way("CONNECT h1", &self.tiny, http.clone(), Streams),
             way("CONNECT h1, login", &self.squid, Hop::http(self.squid.endpoint()).credentials(ann()), Streams),
+            way(
+                "CONNECT h1, digest",
+                &self.squid_digest,
+                Hop::http(self.squid_digest.endpoint()).auth(ProxyAuth::digest(ann())),
+                Streams,
+            ),
+            way(
+                "CONNECT h1, NTLM",
+                &self.squid_ntlm,
+                Hop::http(self.squid_ntlm.endpoint()).auth(ProxyAuth::ntlm(ann())),
+                Streams,
+            ),
             way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
             way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
             way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
@@ -121,6 +140,12 @@ impl Proxies {
             way("SOCKS5h, login", &self.micro, socks.clone(), Streams),
             way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, quic.clone(), Both),
             way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
+            way(
+                "MASQUE, digest",
+                &self.masque_digest,
+                h3(&self.masque_digest).auth(ProxyAuth::digest(ann())).hop(),
+                Both,
+            ),
             Way {
                 name: "WebSocket tunnel",
                 peer: "portolan-tunnel (our own gateway)".to_owned(),
