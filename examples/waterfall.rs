@@ -24,7 +24,7 @@ pub(crate) async fn run(mut args: impl Iterator<Item = String>) -> Result<String
     let (mut net, mut url) = (Connector::builder().observer(timeline.clone()), None);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--hop" => net = net.via(hop(&args.next().ok_or_else(usage)?)?),
+            "--hop" => net = net.via(portolan::hop_schemes().hop(&args.next().ok_or_else(usage)?)?),
             "--ca" => net = trusting(net, &args.next().ok_or_else(usage)?)?,
             _ => url = Some(arg),
         }
@@ -38,15 +38,6 @@ pub(crate) async fn run(mut args: impl Iterator<Item = String>) -> Result<String
     timeline.add(began, clock::now() - began, "body", &format!("{bytes} bytes"));
     let said = format!("{} {:?} {}", response.uri(), response.version(), response.status());
     Ok(format!("{said}\n{timeline}{:?}\n", client.metrics()))
-}
-
-/// A hop of any kind, by the scheme of its URL.
-fn hop(url: &str) -> Result<Hop> {
-    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
-        "ssh" => portolan_remote_access::ssh::jump(url),
-        "ws+tunnel" | "wss+tunnel" => portolan_tunnel::hop(url),
-        _ => Hop::parse(url),
-    }
 }
 
 fn trusting(net: ConnectorBuilder, file: &str) -> Result<ConnectorBuilder> {

@@ -6,6 +6,8 @@
 use portolan_core::{Error, Hop, Result};
 use portolan_http::{Client, Response, Version};
 
+const USAGE: &str = "usage: get [--http1|--http2|--http3] [--proxy HOP] [--timings] [-i] [-X METHOD] [-d BODY] [-H 'NAME: VALUE'] URL..";
+
 #[derive(Default)]
 struct Wanted {
     urls: Vec<String>,
@@ -18,9 +20,7 @@ struct Wanted {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let usage = || {
-        Error::usage("usage: get [--http1|--http2|--http3] [--proxy HOP] [--timings] [-i] [-X METHOD] [-d BODY] URL")
-    };
+    let usage = || Error::usage(USAGE);
     let mut client = Client::builder().user_agent("portolan-get")?;
     let mut wanted = Wanted::default();
     let mut args = std::env::args().skip(1);
@@ -38,6 +38,10 @@ async fn main() -> Result<()> {
                 let field = args.next().ok_or_else(usage)?;
                 let (name, value) = field.split_once(':').ok_or_else(usage)?;
                 wanted.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(());
             }
             _ => wanted.urls.push(arg),
         }

@@ -5,6 +5,7 @@ use portolan_testbed::{Certs, free_port, record};
 
 use super::h2::nghttpx;
 use super::h3::masque;
+use super::jump::peers::openssh;
 use super::{danted, microsocks, redis, squid};
 
 #[tokio::test]
@@ -61,4 +62,22 @@ async fn a_file_leads_through_hops_of_every_crate() {
         client.close().await.unwrap();
     }
     record("h2-connect", "peer", &front.version, "a chain out of TOML", 2);
+}
+
+#[tokio::test]
+async fn a_file_leads_through_a_jump_host() {
+    let (Some((_redis, to)), Some(sshd)) = (redis(), openssh("")) else { return };
+    std::fs::write(sshd.path("known"), sshd.known()).unwrap();
+    let (id, known) = (sshd.path("id").display().to_string(), sshd.path("known").display().to_string());
+    let query = format!("identity={id}&known_hosts={known}");
+    for via in [
+        format!("via = 'ssh://{}@localhost:{}?{query}'", sshd.user, sshd.port),
+        format!("via = [{{ url = 'ssh://localhost:{}?{query}', user = '{}' }}]", sshd.port, sshd.user),
+    ] {
+        let net = portolan::connector_from_toml(&via).unwrap();
+        let client = Client::connect(&net, Options::new(to.clone())).await.unwrap();
+        client.set("k", "jumped").await.unwrap();
+        assert_eq!(client.info().unwrap().hops[0].kind, "ssh");
+        client.close().await.unwrap();
+    }
 }

@@ -159,6 +159,7 @@ fn what_is_not_known_or_does_not_fit_is_refused_with_what_would() {
         ("[timeouts]\nconnect = '5 parsecs'", "\"5s\""),
         ("[timeouts]\nconect = '5s'", "`connect`"),
         ("[policy]\npreset = 'private'", "`any` or `public-only`"),
+        ("policy = 'private'", "`any` or `public-only`"),
         ("[policy]\nports = [70000]", "a port"),
         ("[policy]\nports = ['9-8']", "a port"),
         ("[[routes]]\nto = '*'", "missing field `via`"),
@@ -284,4 +285,11 @@ fn hops_of_other_crates_come_by_their_schemes() {
     let config = toml("via = [{ url = 'near://joe@a:1', password = 'sesame' }, 'http://b']");
     config.to_builder(&schemes).unwrap().build().unwrap();
     assert!(config.to_connector().unwrap_err().message().contains("near"));
+}
+
+#[test]
+fn a_policy_may_be_said_by_its_name() {
+    let short: Config = toml::from_str("policy = 'public-only'").unwrap();
+    assert_eq!(short, toml::from_str("[policy]\npreset = 'public-only'").unwrap());
+    assert_eq!(serde_json::from_str::<Config>(r#"{"policy": "public-only"}"#).unwrap(), short);
 }

@@ -56,10 +56,13 @@ mod tls;
 mod way;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::connector::{Connector, ConnectorBuilder};
 use crate::error::Result;
@@ -170,9 +173,9 @@ pub struct RouteConfig {
     pub or_via: Vec<WayConfig>,
 }
 
-/// Which addresses are allowed: [`Policy`](crate::Policy).
+/// Which addresses are allowed: [`Policy`](crate::Policy). A table, or the name of a preset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
 #[non_exhaustive]
 pub struct PolicyConfig {
     /// What to begin with.
@@ -196,6 +199,32 @@ pub struct PolicyConfig {
     /// Whether Unix sockets are allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unix: Option<bool>,
+}
+
+impl Serialize for PolicyConfig {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, out)
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicyConfig {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = PolicyConfig;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a preset, or a table")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<PolicyConfig, E> {
+                let preset = Preset::deserialize(name.into_deserializer())?;
+                Ok(PolicyConfig { preset, ..PolicyConfig::default() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<PolicyConfig, A::Error> {
+                PolicyConfig::deserialize(MapAccessDeserializer::new(table))
+            }
+        }
+        input.deserialize_any(Either)
+    }
 }
 
 /// What a policy begins with.

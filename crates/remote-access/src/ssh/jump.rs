@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use portolan_core::kit::{Kept, Way};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result,
-    Secret, Stream, Url, clock,
+    BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind,
+    Phase, Place, Result, Secret, Stream, Url, clock,
 };
 use russh::keys::Algorithm;
 use russh::{Limits, Preferred, SshId, cipher, client};
@@ -45,6 +45,24 @@ const MAX_NAME: usize = 1024;
 /// A hop through the jump host at `ssh://user[:password]@host[:port]`: sugar over [`Jump::parse`].
 pub fn jump(url: &str) -> Result<Hop> {
     Ok(Jump::parse(url)?.hop())
+}
+
+/// Adds `ssh` to the schemes that configuration knows: `ssh://user@host[:port]`, with `identity`, `known_hosts` and `fingerprint` as
+/// [`Jump::parse`] has them.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("ssh", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    let mut jump = Jump::parse(spec.whole_url().expose())?;
+    // Said beside the URL, and not in it.
+    if let Some(Credentials { user, password, .. }) = spec.credentials().filter(|_| spec.url().user().is_none()) {
+        jump.user = Some(user).filter(|user| !user.is_empty());
+        if !password.is_empty() {
+            jump = jump.password(password);
+        }
+    }
+    Ok(jump.hop())
 }
 
 /// A jump host, said piece by piece. Ways to log in are tried in the order in which they are said, so far as the server takes
