@@ -25,7 +25,7 @@ pub fn fuzzed_http1(data: &[u8]) {
     assert_eq!(outcomes[0], outcomes[1], "the same bytes end alike: {}", data.escape_ascii());
 }
 
-async fn exchange(tape: Tape<'_>) -> Outcome {
+async fn exchange(tape: Tape) -> Outcome {
     let mut connection = Connection::new(tape, Options::new());
     let calls = async {
         let first = call(&mut connection).await;
@@ -38,7 +38,7 @@ async fn exchange(tape: Tape<'_>) -> Outcome {
     tokio::time::timeout(Duration::from_secs(3600), calls).await.expect("it hangs")
 }
 
-async fn call(connection: &mut Connection<Tape<'_>>) -> Outcome {
+async fn call(connection: &mut Connection<Tape>) -> Outcome {
     let request = http::Request::get("http://example.test/").body(Empty::<Bytes>::new()).expect("a good request");
     let response = send(connection, request).await.map_err(|error| error.kind())?;
     let (status, fields) = (response.status().as_u16(), response.headers().len());

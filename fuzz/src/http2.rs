@@ -23,7 +23,7 @@ pub fn fuzzed_http2(data: &[u8]) {
 
 /// The status and the length of the body, or the kind of the failure. How the connection ends may depend on how much it
 /// had read when its last stream was done.
-async fn exchange(tape: Tape<'_>) -> Result<(u16, usize), Kind> {
+async fn exchange(tape: Tape) -> Result<(u16, usize), Kind> {
     let (client, connection) = handshake(tape, Options::new()).expect("the options are good");
     let request = http::Request::get("http://example.test/").body(Empty::<Bytes>::new()).expect("a good request");
     let call = async {

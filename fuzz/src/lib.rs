@@ -57,6 +57,7 @@ macro_rules! free {
 }
 
 mod compression;
+mod hops;
 mod http1;
 mod http2;
 mod http3;
@@ -65,6 +66,7 @@ mod tape;
 mod targets;
 
 pub use compression::{fuzzed_hpack, fuzzed_qpack};
+pub use hops::fuzzed_hops;
 pub use http1::fuzzed_http1;
 pub use http2::fuzzed_http2;
 pub use http3::fuzzed_http3;

@@ -4,31 +4,30 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The server's bytes in pieces, then its end; what the client says goes nowhere.
-pub(crate) struct Tape<'a> {
-    left: &'a [u8],
+pub(crate) struct Tape {
+    left: Bytes,
     piece: usize,
 }
 
-impl<'a> Tape<'a> {
-    pub(crate) fn new(said: &'a [u8], piece: usize) -> Self {
-        Self { left: said, piece }
+impl Tape {
+    pub(crate) fn new(said: &[u8], piece: usize) -> Self {
+        Self { left: Bytes::copy_from_slice(said), piece }
     }
 }
 
-impl AsyncRead for Tape<'_> {
+impl AsyncRead for Tape {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let n = self.piece.min(self.left.len()).min(buf.remaining());
-        let (now, later) = self.left.split_at(n);
-        buf.put_slice(now);
-        self.left = later;
+        buf.put_slice(&self.left.split_to(n));
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Tape<'_> {
+impl AsyncWrite for Tape {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }

@@ -9,6 +9,7 @@ crate::targets! {
     codec lines = crate::fuzzed_lines;
     datagram ber = crate::fuzzed_ber;
     datagram xdr = crate::fuzzed_xdr;
+    free hops = crate::fuzzed_hops;
     free hpack = crate::fuzzed_hpack;
     free qpack = crate::fuzzed_qpack;
     free http2 = crate::fuzzed_http2;

@@ -298,7 +298,7 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Goes the way of a text: chains as [`HopSchemes::ways`] reads them.
+    /// Goes the way of a text: chains as [`HopSchemes::ways`] reads them, each tried when those said before it fail.
     pub fn via_text(mut self, text: &str, schemes: &HopSchemes) -> Result<Self> {
         schemes.ways(text)?.into_iter().for_each(|chain| self.routes.push_chain(chain));
         Ok(self)

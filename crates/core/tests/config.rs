@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 const WHOLE: &str = r#"
 via = [
     "socks5h://near.example:9050?isolation=stream",
-    { url = "https://far.example", user = "joe", password = "sesame", auth = "strongest", headers = { X-Team = "blue" }, proxy_header = "v1" },
+    { url = "https://far.example", user = "joe", password = "sesame", auth = "strongest", headers = { X-Team = "blue", X-Token = "sesame" }, proxy_header = "v1" },
 ]
 or_via = ["http://ann:sesame@other.example:3128 | direct"]
 no_proxy = "localhost, .internal"
@@ -143,7 +143,7 @@ fn every_key_is_read_and_survives_both_formats() {
     );
     assert_eq!(net.tls().alpn(), [b"h2".to_vec()]);
     let shown = format!("{config:?} {net:?}");
-    assert!(!shown.contains("sesame") && shown.contains("near.example"), "{shown}");
+    assert!(!shown.contains("sesame") && shown.contains("near.example") && shown.contains("X-Token"), "{shown}");
     // What is empty writes nothing and means the defaults.
     assert_eq!(toml::to_string(&Config::default()).unwrap(), "");
     assert_eq!(toml("").to_connector().unwrap().timeouts(), Connector::default().timeouts());

@@ -14,8 +14,8 @@ use crate::hop::{Hop, HopSchemes, HopSpec, Isolation, ProxyHeader};
 use crate::secret::Credentials;
 use crate::url::Url;
 
-/// One proxy: its URL as text, or a table.
-#[derive(Debug, Clone, PartialEq)]
+/// One proxy: its URL as text, or a table. `Debug` shows the names of headers, not what they hold.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HopConfig {
     /// `scheme://[user[:password]@]host[:port]`, with the options of [`HopSchemes::ways`].
@@ -123,6 +123,20 @@ impl HopConfig {
         });
         spec.proxy_header = self.proxy_header.as_ref().map(ProxyHeaderConfig::to_header).transpose()?;
         schemes.make(&spec)
+    }
+}
+
+impl fmt::Debug for HopConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HopConfig")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .field("password", &self.password)
+            .field("auth", &self.auth)
+            .field("headers", &self.headers.keys())
+            .field("isolation", &self.isolation)
+            .field("proxy_header", &self.proxy_header)
+            .finish()
     }
 }
 
