@@ -6,15 +6,16 @@
 //!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
 //!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
-//!   that never left made again ([`ServiceConfig`], also as JSON); waiting for a connection; a [`Channel`] that reconnects and
-//!   balances (pick_first, round_robin, least requests); `health`, `reflection`, calls by name with JSON (`dynamic`);
-//!   `Web` (binary and text) and `Connect` over any transport; tower services both ways.
-//! - **What is not done**: servers; xDS, weighted balancing, balancing by health, service configs from DNS; retries of a
-//!   stream of which something was taken; JSON transcoding (`google.api.http`); Connect by GET; a [`Channel`] is HTTP/2 alone
-//!   (a connection of HTTP/3 is a [`Transport`] by itself).
-//! - **Tested against**: grpcio (Python), grpc-js and connect-node (JavaScript) with the interop cases of the gRPC project, in
-//!   cleartext and over TLS, by gRPC, gRPC-Web and Connect; the server halves of the h2 and h3 crates, with the probes for
-//!   compressed requests; a server's bytes cut, stalled and garbled at every place.
+//!   that never left made again ([`ServiceConfig`], also as JSON); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
+//!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
+//!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text) and `Connect` (by GET too)
+//!   over any transport; tower services both ways.
+//! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA), service configs from DNS; retries of
+//!   a stream of which something was taken; JSON transcoding (`google.api.http`).
+//! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript) and grpc++ with the interop
+//!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; the same service over HTTP/3 on
+//!   aioquic, and behind Caddy; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every
+//!   place.
 //! - **Security**: a length is checked before there is room for it, and an inflated message has the same bound; reserved names
 //!   can't be sent as metadata; secrets stay out of logs and of header compression; reflection is bounded in files and bytes.
 //!

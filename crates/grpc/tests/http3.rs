@@ -239,7 +239,7 @@ async fn a_channel_of_http3_replaces_the_connection_that_was_lost() {
     first.wait_idle().await;
     drop(first);
     while client.transport().connections() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        portolan_core::clock::sleep(Duration::from_millis(1)).await;
     }
     let error = client.unary(&method("/t.S/M"), &Bytes::new()).timeout(Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(Status::of(&error).code(), Code::Unavailable | Code::DeadlineExceeded), "{error:?}");
@@ -289,7 +289,7 @@ async fn what_http3_rejects_is_sent_again_and_what_is_lost_on_the_way_is_not() {
 
     let hanging = tokio::spawn(async move { client.unary(&method("/t.S/Hang"), &Bytes::new()).await });
     while calls.load(Ordering::SeqCst) < 3 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        portolan_core::clock::sleep(Duration::from_millis(1)).await;
     }
     // The same code for a connection is no word about this call.
     server.close(0x10b_u32.into(), b"");

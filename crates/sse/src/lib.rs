@@ -7,7 +7,7 @@
 //!   an idle timeout; any HTTP version and any method, by the HTTP client or any [`Fetch`].
 //! - **What is not done**: redirects (the HTTP client follows them), other encodings than UTF-8 (the format has none).
 //! - **Tested against**: a table of the rules in the manner of the web platform tests, scripted fetches under paused time, the
-//!   h2 crate's server over HTTP/2.
+//!   h2 crate's server over HTTP/2; sse-starlette over HTTP/1.1, 2 and 3, better-sse (docs/INTEROP.md).
 //! - **Security**: a line and an event are bounded ([`Limits`]), and so are attempts: a server that always closes, or that says
 //!   `retry: 0`, does not make a client spin.
 //!

@@ -14,7 +14,7 @@
 //!   conversation with takeover forgets what came before it. HTTP/3 plugs in by [`WebSocket::connect_over`].
 //! - **Tested against**: the Autobahn suite's own fuzzing server (517 cases, groups 1 to 13: 514 strictly right, 3 without a right
 //!   answer), and its groups written anew from the RFC; websockets, aiohttp and hypercorn (Python), ws and http2 (node),
-//!   nghttpx, the h2 crate's server.
+//!   nghttpx, websockify, the h2 crate's server (docs/INTEROP.md).
 //! - **Security**: a mask key from the system's generator for each frame; frames, messages and what they inflate to are bounded
 //!   before room is made ([`Options`]), and so are handshake heads and refusals; nothing is sent after a Close. Compression
 //!   is off unless asked for: see [`Deflate`].

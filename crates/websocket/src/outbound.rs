@@ -83,6 +83,10 @@ impl Outbound {
 
     /// Takes a frame of data; the first of a message names its kind.
     pub(crate) fn data(&mut self, kind: DataKind, data: Bytes, fin: bool) -> Result<()> {
+        if fin && data.len() <= COPY && !self.encoder.compresses() && !self.encoder.in_message() {
+            // Most messages: whole, short, and as they are.
+            return self.encoder.slice(kind, &data, &mut self.buf);
+        }
         let mut payload = self.encoder.data(kind, data, fin, &mut self.buf)?;
         // A long payload without a mask is not copied at all, a masked one as the peer takes it.
         let direct = payload.plain().is_some_and(|data| data.len() > COPY);

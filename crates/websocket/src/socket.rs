@@ -233,6 +233,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
             let skip = self.core.skip;
             match self.core.decoder.next(&mut self.core.input, pieces || skip) {
                 Ok(Some(Event::Piece { end, .. })) if skip => self.core.skip = !end,
+                Ok(Some(event @ (Event::Message(..) | Event::Piece { .. }))) => return Poll::Ready(Ok(Some(event))),
                 Ok(Some(event)) => {
                     if let Some(event) = self.handle(event, wakers)? {
                         return Poll::Ready(Ok(Some(event)));

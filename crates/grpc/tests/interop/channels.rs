@@ -61,7 +61,7 @@ async fn calls_go_to_the_grpcio_that_says_it_serves() {
     let channel = service.client().transport();
     let until = async |count| {
         while channel.connections() != count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            portolan_core::clock::sleep(Duration::from_millis(5)).await;
         }
         let mut hosts = HashMap::new();
         for _ in 0..10 {

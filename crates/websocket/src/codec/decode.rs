@@ -185,9 +185,15 @@ impl Decoder {
     pub(crate) fn next(&mut self, src: &mut BytesMut, pieces: bool) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_none() {
+                if !pieces && let Some(event) = self.short(src)? {
+                    return Ok(Some(event));
+                }
                 let Some((header, at)) = Header::decode(src, self.rules)? else { return Ok(None) };
                 if header.opcode.is_control() {
                     return control(header, at, src);
+                }
+                if !pieces && let Some(event) = self.at_once(&header, at, src)? {
+                    return Ok(Some(event));
                 }
                 self.begin(header)?;
                 src.advance(at);
@@ -199,6 +205,45 @@ impl Decoder {
                 return Ok(None);
             }
         }
+    }
+
+    /// A message of one frame that is here whole and not compressed, as most are: nothing need be kept of it.
+    fn at_once(&self, header: &Header, at: usize, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+        let kind = match header.opcode {
+            Opcode::Text => DataKind::Text,
+            Opcode::Binary => DataKind::Binary,
+            _ => return Ok(None),
+        };
+        let Ok(len) = usize::try_from(header.len) else { return Ok(None) };
+        if !header.fin || header.compressed || header.key.is_some() {
+            return Ok(None);
+        }
+        self.whole(kind, at, len, src)
+    }
+
+    /// The same by a look at two bytes: no fragment, nothing reserved, no mask, and a length that they hold.
+    fn short(&self, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+        let (kind, len) = match src.first_chunk::<2>() {
+            Some(&[0x81, len @ ..=125]) => (DataKind::Text, len),
+            Some(&[0x82, len @ ..=125]) => (DataKind::Binary, len),
+            _ => return Ok(None),
+        };
+        if self.rules.role == Role::Server { Ok(None) } else { self.whole(kind, 2, usize::from(len), src) }
+    }
+
+    fn whole(&self, kind: DataKind, at: usize, len: usize, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+        let end = at.saturating_add(len);
+        if self.message.is_some() || len > self.limits.frame || len > self.limits.message || src.len() < end {
+            return Ok(None);
+        }
+        let mut data = src.split_to(end).freeze();
+        data.advance(at);
+        if kind == DataKind::Text {
+            let mut utf8 = Utf8::default();
+            utf8.push(&data)?;
+            utf8.finish()?;
+        }
+        Ok(Some(Event::Message(kind, data)))
     }
 
     /// Takes up the header of a data frame; nothing is reserved for it.

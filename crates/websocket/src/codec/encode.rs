@@ -9,6 +9,8 @@ use super::frame::{Header, MAX_CONTROL, Opcode, Role};
 use super::message::{DataKind, Message};
 use super::{PROTOCOL, mask};
 
+/// The longest header: two bytes, a length of eight, a key.
+const MAX_HEADER: usize = 14;
 /// A payload is copied and masked in steps of this many bytes, so that the second pass finds it in the first cache.
 const STEP: usize = 8 << 10;
 
@@ -148,6 +150,7 @@ impl Encoder {
     /// A frame of data out of a borrowed slice that is not compressed: the caller holds to what fits.
     pub(crate) fn slice(&mut self, kind: DataKind, data: &[u8], dst: &mut BytesMut) -> Result<()> {
         let key = self.key()?;
+        dst.reserve(data.len().saturating_add(MAX_HEADER));
         Header { fin: true, compressed: false, opcode: kind.opcode(), len: data.len() as u64, key }.encode(dst);
         append(dst, data, key, 0);
         Ok(())

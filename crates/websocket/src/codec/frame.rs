@@ -120,7 +120,12 @@ impl Header {
     pub(crate) fn encode(&self, dst: &mut BytesMut) {
         let mask_bit = if self.key.is_some() { 0x80 } else { 0 };
         let rsv = if self.compressed { 0x40 } else { 0 };
-        dst.put_u8(self.opcode.bits() | rsv | if self.fin { 0x80 } else { 0 });
+        let first = self.opcode.bits() | rsv | if self.fin { 0x80 } else { 0 };
+        if let (Some([a, b, c, d]), Ok(len @ ..=125)) = (self.key, u8::try_from(self.len)) {
+            // Most frames of a client: at once.
+            return dst.put_slice(&[first, 0x80 | len, a, b, c, d]);
+        }
+        dst.put_u8(first);
         match (u8::try_from(self.len), u16::try_from(self.len)) {
             (Ok(len), _) if usize::from(len) <= MAX_CONTROL => dst.put_u8(mask_bit | len),
             (_, Ok(len)) => {

@@ -49,19 +49,25 @@ impl fmt::Debug for Keys {
 ///
 /// Written over arrays of 32 bytes, which compilers turn into vector instructions.
 pub(crate) fn apply(data: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut turned = key;
-    turned.rotate_left(offset % 4);
-    let mut wide = [0; 32];
-    for place in wide.as_chunks_mut::<4>().0 {
-        *place = turned;
-    }
+    let by = match offset % 4 {
+        0 => 0,
+        1 => 8,
+        2 => 16,
+        _ => 24,
+    };
+    let turned = u32::from_le_bytes(key).rotate_right(by);
+    let word = u64::from(turned) << 32 | u64::from(turned);
     let (blocks, rest) = data.as_chunks_mut::<32>();
     for block in blocks {
-        for (byte, key) in block.iter_mut().zip(&wide) {
-            *byte ^= key;
+        for place in block.as_chunks_mut::<8>().0 {
+            *place = (u64::from_le_bytes(*place) ^ word).to_le_bytes();
         }
     }
-    for (byte, key) in rest.iter_mut().zip(&wide) {
+    let (words, rest) = rest.as_chunks_mut::<8>();
+    for place in words {
+        *place = (u64::from_le_bytes(*place) ^ word).to_le_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(word.to_le_bytes()) {
         *byte ^= key;
     }
 }

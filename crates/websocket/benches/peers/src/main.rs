@@ -1,4 +1,4 @@
-//! CPU and allocations of one echo, by client, for 64 bytes and 1 MiB: `cargo run --release [ROUNDS [CLIENT]]`.
+//! CPU and allocations of one echo, by client, for 64 bytes and 1 MiB: `cargo run --release [ROUNDS [CLIENT [SIZE]]]`.
 //!
 //! One server for all, in a thread of its own; each client on a current-thread runtime over loopback. What is measured is the
 //! CPU time of the client's thread (CLOCK_THREAD_CPUTIME_ID), in interleaved rounds; the median of the rounds' ratios counts,
@@ -241,7 +241,9 @@ fn main() {
     let address = serve();
     let names = ["portolan", "fastwebsockets", "tokio-tungstenite", "tokio-websockets", "bare socket"];
     let only = std::env::args().nth(2);
-    for (size, flight, count) in [(64, 1, 10_000u32), (64, 100, 400), (1 << 20, 1, 300)] {
+    let size_only: Option<usize> = std::env::args().nth(3).map(|text| text.parse().unwrap());
+    let works = [(64, 1, 10_000u32), (64, 100, 400), (1 << 20, 1, 300)];
+    for (size, flight, count) in works.into_iter().filter(|work| size_only.is_none_or(|only| only == work.0)) {
         let work = Work { body: Bytes::from(vec![b'x'; size]), flight, count };
         let mut seen: [Vec<Figures>; 5] = Default::default();
         for round in 0..rounds {
