@@ -9,7 +9,7 @@ use tracing::Instrument;
 use crate::clock;
 use crate::datagram::Datagram;
 use crate::dial::{Dial, DialContext, Direct, Place, Settings};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, Route, Routes};
@@ -51,6 +51,8 @@ struct Inner {
 struct Chain {
     dial: Arc<dyn Dial>,
     hops: usize,
+    /// Whether its last hop takes plain HTTP in absolute form.
+    forwards: bool,
 }
 
 impl Connector {
@@ -69,6 +71,35 @@ impl Connector {
         let cx = DialContext::new(self.0.settings.clone());
         let span = tracing::debug_span!("connect", endpoint = %to);
         self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+    }
+
+    /// A stream for requests of plain HTTP to `to`: to the target itself, or to the HTTP proxy that ends its route, which wants
+    /// them in absolute form and says so by [`Stream::forwards`].
+    pub async fn connect_http(&self, to: &Endpoint) -> Result<Stream> {
+        let cx = DialContext::new(self.0.settings.clone());
+        let cx = if self.forwards(to)?.is_some() { cx.of_plain_http() } else { cx };
+        let span = tracing::debug_span!("connect", endpoint = %to);
+        self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+    }
+
+    /// Which route's proxies forward plain HTTP to `to`, if they do: whatever goes by the same route may share a connection of
+    /// [`connect_http`](Self::connect_http).
+    ///
+    /// They do if every chain of the route ends in an HTTP proxy. A policy must see the address connected to, which a proxy that
+    /// forwards keeps to itself: then a tunnel to a checked address is asked for, unless hops are trusted to resolve.
+    pub fn forwards(&self, to: &Endpoint) -> Result<Option<usize>> {
+        let settings = &self.0.settings;
+        let route = self.0.chains.iter().position(|(route, _)| route.matches(to));
+        if self.chains(to).iter().any(|chain| !chain.forwards) {
+            return Ok(None);
+        }
+        match to.host() {
+            Host::Unix(_) => return Ok(None),
+            Host::Name(_) if !settings.policy.is_any() && !settings.trust_hops => return Ok(None),
+            Host::Name(name) => settings.policy.check_name(name, to.port())?,
+            Host::Ip(..) => to.socket_addr().map_or(Ok(()), |addr| settings.policy.check(addr))?,
+        }
+        Ok(Some(route.unwrap_or(self.0.chains.len())))
     }
 
     /// A TLS stream to `to`, whose certificate must be for that host. An empty `alpn` offers the list of the [`Tls`].
@@ -224,7 +255,7 @@ fn chain(hops: &[Hop]) -> Chain {
     for (index, hop) in hops.iter().enumerate() {
         dial = hop.layer(Place::new(index, index + 1 == hops.len()), dial);
     }
-    Chain { dial, hops: hops.len() }
+    Chain { dial, hops: hops.len(), forwards: hops.last().is_some_and(Hop::forwards) }
 }
 
 /// Builds a [`Connector`].

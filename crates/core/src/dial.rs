@@ -67,6 +67,8 @@ impl Place {
 pub struct DialContext {
     settings: Arc<Settings>,
     started: Instant,
+    /// Whether the caller speaks plain HTTP, which a last hop that is an HTTP proxy takes without a tunnel.
+    plain_http: bool,
     progress: Mutex<Progress>,
 }
 
@@ -115,7 +117,17 @@ impl Progress {
 
 impl DialContext {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, started: clock::now(), progress: Mutex::default() }
+        Self { settings, started: clock::now(), plain_http: false, progress: Mutex::default() }
+    }
+
+    /// The same for a caller that speaks plain HTTP.
+    pub(crate) fn of_plain_http(mut self) -> Self {
+        self.plain_http = true;
+        self
+    }
+
+    pub(crate) fn is_plain_http(&self) -> bool {
+        self.plain_http
     }
 
     /// The bounds of every phase.

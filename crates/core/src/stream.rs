@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::info::ConnectionInfo;
+use crate::secret::Secret;
 use crate::tls::{self, Tls};
 
 /// Any two-way byte stream that a [`Stream`] can be made from.
@@ -32,6 +34,7 @@ pub struct Stream {
     early: Bytes,
     info: Box<ConnectionInfo>,
     upgrade: Option<Upgrade>,
+    forwards: Option<Arc<[(String, Secret)]>>,
 }
 
 /// What the connector says about a later STARTTLS.
@@ -83,7 +86,7 @@ impl Stream {
     }
 
     fn with_inner(io: Inner, info: ConnectionInfo) -> Self {
-        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None }
+        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, forwards: None }
     }
 
     /// What is known about the connection.
@@ -111,6 +114,19 @@ impl Stream {
     pub fn with_early(mut self, early: Bytes) -> Self {
         self.early = if self.early.is_empty() { early } else { [early, self.early].concat().into() };
         self
+    }
+
+    /// Says that an HTTP proxy is at the other end, and what it wants to see on each request.
+    #[must_use]
+    pub(crate) fn with_forwards(mut self, fields: Vec<(String, Secret)>) -> Self {
+        self.forwards = Some(fields.into());
+        self
+    }
+
+    /// Set where an HTTP proxy at the other end takes requests in absolute form (RFC 9112 3.2.2): the fields that each of them
+    /// must carry. Only [`Connector::connect_http`](crate::Connector::connect_http) makes such streams.
+    pub fn forwards(&self) -> Option<&[(String, Secret)]> {
+        self.forwards.as_deref()
     }
 
     /// The settings by which [`start_tls`](Self::start_tls) upgrades, as the connector would have set them.
@@ -147,7 +163,7 @@ impl Stream {
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
-        let Self { io, early, mut info, upgrade } = self;
+        let Self { io, early, mut info, upgrade, forwards: _ } = self;
         let (io, agreed) = match io {
             Inner::Tcp(tcp) => {
                 // Boxed: a handshake under way is large, and every caller's future would carry it.
@@ -155,7 +171,7 @@ impl Stream {
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {
-                let under = Self { io, early, info: Box::default(), upgrade: None };
+                let under = Self { io, early, info: Box::default(), upgrade: None, forwards: None };
                 let (io, agreed) = Box::pin(tls::handshake(under, name, tls, alpn, limit)).await?;
                 (Inner::Tls(Box::new(io)), agreed)
             }
@@ -164,7 +180,7 @@ impl Stream {
         let elapsed = clock::now() - started;
         info.timings.tls = Some(elapsed);
         info.timings.total += elapsed;
-        Ok(Self { io, early: Bytes::new(), info, upgrade })
+        Ok(Self { io, early: Bytes::new(), info, upgrade, forwards: None })
     }
 
     /// Secret bytes known to both ends of this TLS connection alone (RFC 5705): for channel binding (RFC 9266).

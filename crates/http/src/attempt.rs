@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::Method;
+use http::header::{self, HeaderMap};
 use http::request::Parts;
+use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
+use portolan_core::kit;
 use portolan_core::{BoxError, Delivery, Error, Kind as ErrorKind, Phase, Result, Timeouts, clock};
 use portolan_http1 as h1;
 use portolan_pool::{Decision, Lease, Retry};
@@ -186,12 +188,28 @@ where
         let options = conn.options().first_byte(first_byte).idle(idle);
         conn.set_options(options);
     }
+    let hops = lease.facts().info(false).hops.len();
     let lease = match Held::new(lease) {
-        Ok(held) => return Ok(h1::send_parts(held, parts, body).await?.map(Incoming::h1)),
+        Ok(held) => {
+            let own = parts.headers.contains_key(header::PROXY_AUTHORIZATION);
+            let fields = held.proxy_fields().filter(|_| !own);
+            let asked = fields.map(|fields| fields.contains_key(header::PROXY_AUTHORIZATION));
+            let response = h1::send_parts(held, parts, body).await?;
+            if let Some(asked) = asked.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+                return Err(unwelcome(response.headers(), asked).with_hop(hops.saturating_sub(1)));
+            }
+            return Ok(response.map(Incoming::h1));
+        }
         Err(lease) => lease,
     };
     let send = shared(lease, parts, body, first_byte, idle);
     Box::pin(send).await
+}
+
+/// A proxy that forwards wants other credentials than it was given: the same failure as when it is asked for a tunnel.
+fn unwelcome(headers: &HeaderMap, asked: bool) -> Error {
+    let offered = headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    kit::refusal(407, "", offered, asked, b"").with_delivery(Delivery::Refused).with_protocol(crate::PROTOCOL)
 }
 
 /// The same on a connection that others use too.

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
@@ -52,6 +53,8 @@ struct Inner {
 struct Place {
     tls: bool,
     kind: Kind,
+    /// Whether a proxy may forward it.
+    plain: bool,
     authority: Authority,
 }
 
@@ -176,18 +179,28 @@ impl Client {
         &self.0.broken
     }
 
-    /// The key of `uri`'s connections: made once for each origin.
-    pub(crate) fn key(&self, uri: &Uri, kind: Kind, connector: Option<&Connector>) -> Result<Key> {
-        if let Some(connector) = connector {
-            return Key::new(uri, kind, Some(connector.clone()));
-        }
-        let Some(authority) = uri.authority() else { return Key::new(uri, kind, None) };
-        let place = Place { tls: uri.scheme_str() == Some("https"), kind, authority: authority.clone() };
+    /// The key of the connections for a request: made once for each origin.
+    pub(crate) fn key(&self, parts: &Parts, kind: Kind, connector: Option<&Connector>) -> Result<Key> {
+        let uri = &parts.uri;
+        let tls = uri.scheme_str() == Some("https");
+        // What turns to another protocol needs a tunnel, as another version does.
+        let plain = !tls
+            && matches!(kind, Kind::Auto | Kind::H1)
+            && parts.method != Method::CONNECT
+            && !parts.headers.contains_key(header::UPGRADE);
+        let make = |own: Option<&Connector>| {
+            let key = Key::new(uri, kind, own.cloned())?;
+            let connector = own.unwrap_or_else(|| self.connector());
+            let route = if plain { connector.forwards(&key.endpoint)? } else { None };
+            Ok(key.forwarded(route))
+        };
+        let (None, Some(authority)) = (connector, uri.authority()) else { return make(connector) };
+        let place = Place { tls, kind, plain, authority: authority.clone() };
         let mut keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&place) {
             return Ok(key.clone());
         }
-        let key = Key::new(uri, kind, None)?;
+        let key = make(None)?;
         if keys.len() >= MAX_KEYS {
             keys.clear();
         }
@@ -263,7 +276,7 @@ impl Client {
     }
 
     /// The head as it will go out: what a cache must look at, since responses vary by it.
-    pub(crate) fn dressed(&self, parts: &http::request::Parts) -> http::request::Parts {
+    pub(crate) fn dressed(&self, parts: &Parts) -> Parts {
         let mut request = Request { parts: parts.clone(), body: Body::empty(), options: request::Options::default() };
         self.complete(&mut request);
         self.asks_for_codings(&mut request);

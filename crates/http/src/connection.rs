@@ -3,7 +3,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
-use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Stream};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Secret, Stream};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
 use portolan_http3 as h3;
@@ -81,7 +82,10 @@ impl Manager {
     async fn stream(&self, key: &Key) -> Result<Stream> {
         let connector = self.connector(key);
         if !key.tls {
-            return connector.connect(&key.endpoint).await;
+            return match key.forwards {
+                Some(_) => connector.connect_http(&key.endpoint).await,
+                None => connector.connect(&key.endpoint).await,
+            };
         }
         let alpn: &[&[u8]] = match key.kind {
             Kind::Auto => &[b"h2", b"http/1.1"],
@@ -167,7 +171,10 @@ impl Manager {
             return self.http2(key, stream);
         }
         let facts = Facts::new(stream.info());
-        Ok(Conn::H1(Box::new(h1::Connection::new(stream, self.h1)), facts))
+        let fields = stream.forwards().map(proxy_fields).transpose()?;
+        let conn = h1::Connection::new(stream, self.h1);
+        let conn = fields.into_iter().fold(conn, h1::Connection::to_proxy);
+        Ok(Conn::H1(Box::new(conn), facts))
     }
 }
 
@@ -223,6 +230,19 @@ impl Manage for Manager {
     fn is_shared(&self, key: &Key) -> bool {
         key.is_shared()
     }
+}
+
+/// What a proxy wants to see on each request.
+fn proxy_fields(fields: &[(String, Secret)]) -> Result<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let broken = || Error::usage("a field for a proxy that is none");
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| broken())?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| broken())?;
+        value.set_sensitive(true);
+        map.append(name, value);
+    }
+    Ok(map)
 }
 
 /// A lease of an HTTP/1.1 connection, as its own crate wants to hold it.

@@ -6,8 +6,7 @@
 //!   public suffix list; gzip, deflate, br and zstd undone within limits; forms, multipart, JSON; Basic, Bearer and Digest; HSTS;
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
 //!   ways with progress; bounds for every phase, timings of each; middleware, tower services.
-//! - **What is not done**: HTTPS records of DNS, coalescing of connections, plain http in absolute form through HTTP proxies (they are
-//!   asked for a tunnel), PAC, ECH, NTLM and Negotiate, server push, international host names (write them in punycode).
+//! - **What is not done**: HTTPS records of DNS, coalescing of connections, PAC, ECH, NTLM and Negotiate, server push, international host names (write them in punycode).
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
 //!   proxies; the servers of hyper, h2 and h3, and scripted peers that break the rules.
 //! - **Security**: the connector's address policy sees each address, redirects and alternatives included; credentials and cookies stay

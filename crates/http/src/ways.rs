@@ -51,7 +51,7 @@ impl Client {
         more: Option<&More>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
-        match self.ways(&parts.uri, more)? {
+        match self.ways(parts, more)? {
             Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
             ways => Box::pin(self.by_several(ways, parts, body, timeouts)).await,
         }
@@ -84,12 +84,13 @@ impl Client {
         }
     }
 
-    fn ways(&self, uri: &Uri, more: Option<&More>) -> Result<Ways> {
+    fn ways(&self, parts: &Parts, more: Option<&More>) -> Result<Ways> {
+        let uri = &parts.uri;
         let settings = self.settings();
         let version = more.and_then(|more| more.version).unwrap_or(settings.version);
         let connector = more.and_then(|more| more.connector.as_ref());
         let keepalive = keepalive_of(more.and_then(|more| more.keepalive), settings);
-        let key = |kind| Ok(self.key(uri, kind, connector)?.with_keepalive(keepalive));
+        let key = |kind| Ok(self.key(parts, kind, connector)?.with_keepalive(keepalive));
         let tls = uri.scheme_str() == Some("https");
         match version {
             Version::Http1Only => Ok(Ways::One(key(Kind::H1)?)),

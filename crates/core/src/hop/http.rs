@@ -1,4 +1,4 @@
-//! HTTP CONNECT over HTTP/1.1 (RFC 9110 9.3.6), in the clear or inside TLS.
+//! HTTP CONNECT over HTTP/1.1 (RFC 9110 9.3.6), in the clear or inside TLS; and the way to a proxy that forwards.
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -10,6 +10,7 @@ use crate::dial::{BoxFuture, Dial, DialContext};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::kit::{ConnectAuth, QUOTE_WAIT, refusal};
+use crate::secret::Secret;
 use crate::stream::Stream;
 
 /// The bytes of a proxy's answer up to the empty line: real ones need a few hundred.
@@ -20,10 +21,17 @@ pub(super) struct Http {
     pub(super) way: Way,
     pub(super) tls: bool,
     pub(super) headers: Vec<(String, String)>,
+    /// Whether requests of plain HTTP are left to the proxy.
+    pub(super) forwards: bool,
 }
 
 impl Http {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        if self.forwards && self.way.place.last && cx.is_plain_http() {
+            let stream = self.to_proxy(cx).await?;
+            let fields = self.fields()?;
+            return self.way.pass(cx, async { Ok(stream.with_forwards(fields)) }).await;
+        }
         // The proxy always resolves: there is no other form than a name or an address in text.
         let targets = cx.targets(to, self.way.place, true).await?;
         let mut last = None;
@@ -36,7 +44,7 @@ impl Http {
         Err(self.way.none_left(last))
     }
 
-    async fn attempt(&self, target: &Endpoint, cx: &DialContext) -> Result<Stream> {
+    async fn to_proxy(&self, cx: &DialContext) -> Result<Stream> {
         let mut stream = self.way.to_proxy(cx).await?;
         if self.tls {
             let name = self.way.proxy.host_text();
@@ -47,6 +55,11 @@ impl Http {
             stream.info_mut().tls = None;
             stream.info_mut().timings.tls = None;
         }
+        Ok(stream)
+    }
+
+    async fn attempt(&self, target: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        let mut stream = self.to_proxy(cx).await?;
         let authority = self.way.proxy.authority();
         let work = async {
             write(&mut stream, self.request(target)?.as_bytes()).await?;
@@ -58,15 +71,21 @@ impl Http {
     fn request(&self, target: &Endpoint) -> Result<String> {
         let authority = target.authority();
         let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
-        if let Some(login) = &self.way.credentials {
-            let value = ConnectAuth::Basic(login.clone()).header()?;
-            request.push_str(&format!("Proxy-Authorization: {}\r\n", value.expose()));
-        }
-        for (name, value) in &self.headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
+        for (name, value) in self.fields()? {
+            request.push_str(&format!("{name}: {}\r\n", value.expose()));
         }
         request.push_str("\r\n");
         Ok(request)
+    }
+
+    /// What the proxy wants to see on every request.
+    fn fields(&self) -> Result<Vec<(String, Secret)>> {
+        let mut fields = Vec::new();
+        if let Some(login) = &self.way.credentials {
+            fields.push(("Proxy-Authorization".to_owned(), ConnectAuth::Basic(login.clone()).header()?));
+        }
+        fields.extend(self.headers.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))));
+        Ok(fields)
     }
 
     /// Reads heads until one is final. What follows a 2xx head belongs to the target.

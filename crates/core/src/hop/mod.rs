@@ -42,6 +42,7 @@ struct Inner {
     proxy: Endpoint,
     credentials: Option<Credentials>,
     headers: Vec<(String, String)>,
+    tunnel: bool,
 }
 
 #[derive(Clone)]
@@ -81,15 +82,15 @@ impl Hop {
     }
 
     fn new(kind: HopKind, proxy: Endpoint) -> Self {
-        Self(Arc::new(Inner { kind, proxy, credentials: None, headers: Vec::new() }))
+        Self(Arc::new(Inner { kind, proxy, credentials: None, headers: Vec::new(), tunnel: false }))
     }
 
-    /// HTTP CONNECT.
+    /// An HTTP proxy: CONNECT, and requests in absolute form for plain HTTP.
     pub fn http(proxy: Endpoint) -> Self {
         Self::new(HopKind::Http { tls: false }, proxy)
     }
 
-    /// HTTP CONNECT inside TLS with the proxy.
+    /// The same inside TLS with the proxy.
     pub fn https(proxy: Endpoint) -> Self {
         Self::new(HopKind::Http { tls: true }, proxy)
     }
@@ -127,7 +128,20 @@ impl Hop {
         self
     }
 
-    /// A header of the CONNECT request. Line ends in it are refused.
+    /// Asks an HTTP proxy for a tunnel in any case, also for plain HTTP, which is else left to it in absolute form (RFC 9112
+    /// 3.2.2). Many proxies allow tunnels to port 443 alone. Default off.
+    #[must_use]
+    pub fn always_tunnel(mut self, on: bool) -> Self {
+        Arc::make_mut(&mut self.0).tunnel = on;
+        self
+    }
+
+    /// Whether it takes requests of plain HTTP in absolute form.
+    pub(crate) fn forwards(&self) -> bool {
+        matches!(self.0.kind, HopKind::Http { .. }) && !self.0.tunnel
+    }
+
+    /// A header of the CONNECT request, and of requests in absolute form. Line ends in it are refused.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let name_ok =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
@@ -166,7 +180,10 @@ impl Hop {
             beneath,
         };
         match &self.0.kind {
-            HopKind::Http { tls } => Arc::new(http::Http { way, tls: *tls, headers: self.0.headers.clone() }),
+            HopKind::Http { tls } => {
+                let (headers, forwards) = (self.0.headers.clone(), self.forwards());
+                Arc::new(http::Http { way, tls: *tls, headers, forwards })
+            }
             HopKind::Socks4 { remote } => Arc::new(socks4::Socks4 { way, remote: *remote }),
             HopKind::Socks5 { remote } => Arc::new(socks5::Socks5 { way, remote: *remote }),
             HopKind::Custom { factory, .. } => factory(place, way.beneath),
