@@ -102,6 +102,11 @@ impl Connector {
         Ok(Some(route.unwrap_or(self.0.chains.len())))
     }
 
+    /// Whether `to` is reached without any hop, and its name resolved here.
+    pub fn is_direct(&self, to: &Endpoint) -> bool {
+        self.chains(to).iter().all(|chain| chain.hops == 0)
+    }
+
     /// A TLS stream to `to`, whose certificate must be for that host. An empty `alpn` offers the list of the [`Tls`].
     pub async fn connect_tls(&self, to: &Endpoint, alpn: &[&[u8]]) -> Result<Stream> {
         self.connect_tls_as(to, &to.host_text(), alpn).await

@@ -75,6 +75,7 @@ impl Default for ClientBuilder {
                 cookies: None,
                 hsts: None,
                 alt_svc: Some(AltSvcCache::new()),
+                https_records: true,
                 head_start: HEAD_START,
                 decode: decode::accept_encoding().map(|value| (value, DecodeOptions::default())),
                 https_only: false,
@@ -280,6 +281,15 @@ impl ClientBuilder {
     /// takes nothing up.
     pub fn alt_svc(mut self, memory: impl Into<Option<AltSvcCache>>) -> Self {
         self.settings.alt_svc = memory.into();
+        self
+    }
+
+    /// Goes by the HTTPS records of hosts (RFC 9460), where the connector's resolver can ask for them, as hickory and
+    /// `portolan-dns` can and the system's cannot: to other hosts and ports, by the versions named, and from http to https.
+    /// A first request waits up to 300 ms for them. They come over DNS, so what is not there may be made up, and what they say
+    /// is believed no further than the certificate, which is for the host of the URL. Default on.
+    pub fn https_records(mut self, on: bool) -> Self {
+        self.settings.https_records = on;
         self
     }
 

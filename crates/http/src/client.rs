@@ -77,6 +77,7 @@ pub(crate) struct Settings {
     pub(crate) cookies: Option<Arc<dyn CookieStore>>,
     pub(crate) hsts: Option<Hsts>,
     pub(crate) alt_svc: Option<AltSvcCache>,
+    pub(crate) https_records: bool,
     /// What HTTP/3 has before the others.
     pub(crate) head_start: Duration,
     /// What is asked for, and undone, unless a request asks for something by itself.
@@ -234,6 +235,10 @@ impl Client {
         let mut visited = Vec::new();
         loop {
             if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
+                request.parts.uri = uri;
+            }
+            let own = request.options.more.as_ref().and_then(|more| more.connector.as_ref());
+            if let Some(uri) = self.secured(&request.parts.uri, own).await {
                 request.parts.uri = uri;
             }
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {

@@ -107,6 +107,9 @@ impl Key {
     /// The same origin served by another endpoint (RFC 7838 2.1).
     pub(crate) fn alternative(&self, endpoint: Endpoint, kind: Kind) -> Self {
         let origin = &self.origin;
+        if origin.endpoint == endpoint && origin.kind == kind {
+            return self.clone();
+        }
         let (name, connector) = (origin.name.clone(), origin.connector.clone());
         let shared = AtomicU8::new(if kind == Kind::Auto { 0 } else { 2 });
         let key = Self::of(Origin { endpoint, tls: true, kind, name, connector, forwards: None, shared, hash: 0 });

@@ -30,7 +30,7 @@ const BROKEN_FOR: Duration = Duration::from_secs(300);
 const BROKEN_AT_MOST: Duration = Duration::from_secs(2 * 86_400);
 
 /// The ways to one server.
-enum Ways {
+pub(crate) enum Ways {
     One(Key),
     /// The first, and what is used where it fails.
     Either(Key, Key),
@@ -40,6 +40,23 @@ enum Ways {
         other: Key,
         told: Option<AltService>,
     },
+}
+
+impl Ways {
+    /// The one that is tried last.
+    pub(crate) fn last(&self) -> &Key {
+        match self {
+            Self::One(key) | Self::Either(_, key) | Self::Raced { other: key, .. } => key,
+        }
+    }
+
+    /// The key of the origin, if HTTPS records may lead elsewhere: what the server itself told goes before.
+    fn of_records(&self) -> Option<&Key> {
+        match self {
+            Self::Raced { told: Some(_), .. } | Self::Either(..) => None,
+            Self::One(key) | Self::Raced { other: key, .. } => Some(key),
+        }
+    }
 }
 
 impl Client {
@@ -52,12 +69,25 @@ impl Client {
         timeouts: &Timeouts,
     ) -> Result<Response> {
         match self.ways(parts, more)? {
-            Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
-            ways => Box::pin(self.by_several(ways, parts, body, timeouts)).await,
+            Ways::One(key) if !self.has_records(&key) => self.once(parts, body, &key, None, timeouts).await,
+            ways => {
+                if let Some(key) = ways.of_records().filter(|key| self.has_records(key))
+                    && let Some(result) = Box::pin(self.by_records(key, parts, body, timeouts)).await
+                {
+                    return result;
+                }
+                Box::pin(self.by_several(ways, parts, body, timeouts)).await
+            }
         }
     }
 
-    async fn by_several(&self, ways: Ways, parts: &Parts, body: &mut Body, timeouts: &Timeouts) -> Result<Response> {
+    pub(crate) async fn by_several(
+        &self,
+        ways: Ways,
+        parts: &Parts,
+        body: &mut Body,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
         match ways {
             Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
             Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
@@ -107,7 +137,7 @@ impl Client {
                     return Ok(Ways::One(other));
                 };
                 let host = told.host.as_deref().unwrap_or(&other.name);
-                let h3 = other.alternative(Endpoint::new(host, told.port)?, Kind::H3);
+                let h3 = other.alternative(Endpoint::new(host, told.port)?.with_scheme("https"), Kind::H3);
                 Ok(Ways::Raced { h3, other, told: Some(told) })
             }
             Version::Auto | Version::PreferHttp2 | Version::PreferHttp3 => Ok(Ways::One(key(Kind::Auto)?)),
@@ -244,12 +274,12 @@ impl Drop for Racer {
 pub(crate) struct Broken(Mutex<HashMap<Key, (clock::Instant, u32)>>);
 
 impl Broken {
-    fn is(&self, key: &Key) -> bool {
+    pub(crate) fn is(&self, key: &Key) -> bool {
         let ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ways.get(key).is_some_and(|(until, _)| *until > clock::now())
     }
 
-    fn add(&self, key: &Key) {
+    pub(crate) fn add(&self, key: &Key) {
         let mut ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ways.len() >= MAX_BROKEN {
             ways.clear();

@@ -10,6 +10,8 @@
     reason = "support of several test binaries, which use different parts of it and fail by panicking"
 )]
 
+pub mod quic;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -62,6 +64,11 @@ impl Web {
     /// Over TLS with these protocols.
     pub async fn tls(certs: &Certs, alpn: &[&str], handler: Handler) -> Self {
         Self::start(Some(ServerTls::new(certs).alpn(alpn)), handler).await
+    }
+
+    /// Over TLS as said.
+    pub async fn with(tls: ServerTls, handler: Handler) -> Self {
+        Self::start(Some(tls), handler).await
     }
 
     async fn start(tls: Option<ServerTls>, handler: Handler) -> Self {
