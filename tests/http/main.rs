@@ -13,6 +13,7 @@
 
 mod events;
 mod proxies;
+mod records;
 mod servers;
 
 use http::{StatusCode, Version as Spoken};
