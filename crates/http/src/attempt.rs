@@ -107,14 +107,26 @@ impl Client {
             Some(lease) => lease,
             None => self.pool().acquire(key).await.map_err(|error| placed(error, key))?,
         };
-        let reused = lease.is_reused();
-        let info = lease.facts().info(reused);
+        let joined = lease.joined();
+        let info = lease.facts().info(lease.is_reused());
+        let reused = info.reused;
         let connected = clock::now();
         let sent = match body.try_clone() {
             Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
             None => Box::pin(lend(lease, parts, body, timeouts)).await,
         };
         let response = sent.map_err(|error| placed(error, key))?;
+        if let Some(live) = joined.filter(|_| response.status() == StatusCode::MISDIRECTED_REQUEST) {
+            if let Some(coalescing) = &self.pool().manager().coalescing {
+                coalescing.misdirected(key);
+            }
+            live.drain();
+            if body.is_replayable() {
+                tracing::debug!(?key, "misdirected: a connection of its own");
+                drop(response);
+                return Box::pin(self.once(parts, body, key, None, timeouts)).await;
+            }
+        }
         let timings = Timings {
             connection: connected.saturating_duration_since(started),
             first_byte: clock::now().saturating_duration_since(connected),

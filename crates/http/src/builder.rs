@@ -15,6 +15,7 @@ use portolan_pool::{Budget, Pool, PoolOptions, Retry};
 use crate::alt_svc::AltSvcCache;
 use crate::cache::Cache;
 use crate::client::{Client, Settings};
+use crate::coalesce::Coalescing;
 use crate::connection::Manager;
 use crate::cookie::CookieStore;
 use crate::decode::{self, DecodeOptions};
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     h2: h2::Options,
     h3: h3::Options,
     streams: usize,
+    coalescing: bool,
     layers: Vec<Arc<dyn Layer>>,
     settings: Settings,
 }
@@ -64,6 +66,7 @@ impl Default for ClientBuilder {
             h2: h2::Options::new(),
             h3: h3::Options::new(),
             streams: STREAMS,
+            coalescing: true,
             layers: Vec::new(),
             settings: Settings {
                 version: Version::Auto,
@@ -183,6 +186,14 @@ impl ClientBuilder {
     /// wait for their turn on the connection.
     pub fn max_streams_per_connection(mut self, count: usize) -> Self {
         self.streams = count.max(2);
+        self
+    }
+
+    /// Lets origins share a connection of HTTP/2 or HTTP/3 whose certificate is for all of them, where they are at one address or
+    /// the server says that it serves them (RFC 9113 9.1.1, RFC 8336). One that the server refuses there (421) is asked for once
+    /// more on a connection of its own. Default on.
+    pub fn connection_coalescing(mut self, on: bool) -> Self {
+        self.coalescing = on;
         self
     }
 
@@ -319,7 +330,8 @@ impl ClientBuilder {
     /// What can't fail, since it changes nothing of the connector.
     pub(crate) fn assemble(self) -> Client {
         let connector = self.connector.unwrap_or_default();
-        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams };
+        let coalescing = self.coalescing.then(Coalescing::default);
+        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams, coalescing };
         Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
     }
 }

@@ -116,6 +116,11 @@ impl Key {
         key.with_keepalive(self.keepalive)
     }
 
+    /// Whether the endpoint is the origin's own, and no alternative.
+    pub(crate) fn is_own(&self) -> bool {
+        self.origin.endpoint.host_text() == *self.origin.name
+    }
+
     pub(crate) fn with_keepalive(mut self, keepalive: Keepalive) -> Self {
         self.keepalive = keepalive;
         self

@@ -32,6 +32,7 @@ pub mod cache;
 pub mod charset;
 mod civil;
 mod client;
+mod coalesce;
 mod connection;
 pub mod cookie;
 pub mod decode;

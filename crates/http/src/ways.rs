@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use http::Uri;
 use http::request::Parts;
+use http::{StatusCode, Uri};
 use portolan_core::{Endpoint, Result, Timeouts, clock};
 use portolan_pool::{Lease, Pool, may_fall_back};
 use tokio::task::JoinHandle;
@@ -103,6 +103,15 @@ impl Client {
                     return self.once(parts, body, &other, Some(lease), timeouts).await;
                 }
                 match self.once(parts, body, &h3, Some(lease), timeouts).await {
+                    // RFC 7838 6: the alternative is none for this origin.
+                    Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && body.is_replayable() => {
+                        drop(response);
+                        match (told, &self.settings().alt_svc) {
+                            (Some(_), Some(alt_svc)) => alt_svc.forget(&parts.uri),
+                            _ => self.broken().add(&h3),
+                        }
+                        self.once(parts, body, &other, None, timeouts).await
+                    }
                     Err(error) if may_fall_back(&error) => {
                         tracing::debug!(%error, "fell back from http3");
                         self.failed(&h3, &parts.uri, told.as_ref());

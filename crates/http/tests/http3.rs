@@ -269,3 +269,23 @@ async fn preferring_http3_falls_back_where_the_way_fails_and_only_there() {
         only.get(silent.url("/")).timeouts(timeouts).timeout(Duration::from_millis(500)).send().await.unwrap_err();
     assert!(matches!(error.kind(), Kind::Timeout | Kind::Connect), "{error}");
 }
+
+#[tokio::test]
+async fn an_alternative_that_is_not_the_origins_is_forgotten() {
+    let certs = Certs::new();
+    let (web, _) = both(&certs).await;
+    let (wrong, quic) = serve(ServerTls::new(&certs), ANY, |_, _, mut server| async move {
+        while let Some(mut stream) = next(&mut server).await {
+            let _ = stream.send_response(Response::builder().status(421).body(()).unwrap()).await;
+            let _ = stream.finish().await;
+        }
+    });
+    let memory = AltSvcCache::new();
+    memory.record_text(&web.url("/").parse().unwrap(), &format!("h3=\":{}\"", wrong.port()));
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).build().unwrap();
+    let response = client.post(web.url("/")).body("x").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version(), response.attempts()), (200, Spoken::HTTP_2, 1));
+    assert_eq!(quic.load(Ordering::SeqCst), 1);
+    let known = memory.lookup(&web.url("/").parse().unwrap(), "h3");
+    assert!(known.is_none_or(|service| service.port != wrong.port()));
+}

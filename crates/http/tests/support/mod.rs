@@ -117,7 +117,7 @@ impl Web {
     }
 }
 
-async fn serve<S>(stream: S, handler: Handler)
+pub async fn serve<S>(stream: S, handler: Handler)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
