@@ -11,6 +11,7 @@
     reason = "tests fail by panicking, start processes and drive clients by hand"
 )]
 
+mod coalescing;
 mod events;
 mod proxies;
 mod records;
