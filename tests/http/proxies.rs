@@ -126,7 +126,15 @@ async fn plain_http_is_forwarded_by_the_proxies_that_people_run() {
         (format!("https://ann:sesame@localhost:{secure}"), "haproxy before tinyproxy"),
         (format!("http://127.0.0.1:{nghttpx}"), "nghttpx before squid"),
     ] {
-        let client = Client::builder().connector(connector(&certs, Hop::parse(&hop).unwrap())).build().unwrap();
+        let client = || Client::builder().connector(connector(&certs, Hop::parse(&hop).unwrap())).build().unwrap();
+        // By a client of its own: tinyproxy closes after each response without a word, too late for a POST to see.
+        // Not by nghttpx, which takes the connection that nginx closed then for the next request.
+        if !peer.starts_with("nghttpx") {
+            let body = portolan_http::Body::from(vec![b'x'; 100_000]);
+            let response = client().post(&url).body(body).send().await.unwrap();
+            assert_eq!(response.status(), 405, "{peer}: nginx posts nothing to files");
+        }
+        let client = client();
         for _ in 0..2 {
             let response = client.get(&url).send().await.unwrap();
             assert_eq!(response.connection_info().hops.len(), 1);
@@ -134,9 +142,6 @@ async fn plain_http_is_forwarded_by_the_proxies_that_people_run() {
             assert!(response.headers().contains_key("via"), "{peer}: {:?}", response.headers());
             assert_eq!(response.text().await.unwrap(), "sixteen bytes ok", "{peer}");
         }
-        let body = portolan_http::Body::from(vec![b'x'; 100_000]);
-        let response = client.post(&url).body(body).send().await.unwrap();
-        assert_eq!(response.status(), 405, "{peer}: nginx posts nothing to files");
         // Two origins by one connection, where the proxy keeps it.
         let other = url.replace("localhost", "127.0.0.1");
         assert_eq!(client.get(&other).send().await.unwrap().text().await.unwrap(), "sixteen bytes ok", "{peer}");

@@ -322,10 +322,10 @@ impl Client {
         let credentials = request.options.more.as_ref().and_then(|more| more.digest.clone());
         let Some(credentials) = credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION))
         else {
-            return self.attempts(request, timeouts).await;
+            return self.expecting(request, timeouts).await;
         };
         let body = request.body.try_clone();
-        let mut response = self.attempts(request, timeouts).await?;
+        let mut response = self.expecting(request, timeouts).await?;
         for turn in 0..2 {
             let Some(body) = body.as_ref().and_then(Body::try_clone) else { break };
             let challenges = digest::challenges(response.headers().get_all(header::WWW_AUTHENTICATE));
@@ -338,10 +338,21 @@ impl Client {
             let answer = digest.authorize(&credentials, &request.parts.method, &target, body.as_bytes())?;
             request.parts.headers.insert(header::AUTHORIZATION, answer.value().clone());
             request.body = body;
-            response = self.attempts(request, timeouts).await?;
+            response = self.expecting(request, timeouts).await?;
         }
         request.parts.headers.remove(header::AUTHORIZATION);
         Ok(response)
+    }
+
+    /// One request, and once more without `expect` where the server can't do what that asks for (RFC 9110 10.1.1).
+    async fn expecting(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
+        let response = self.attempts(request, timeouts).await?;
+        let failed = response.status() == StatusCode::EXPECTATION_FAILED && request.body.is_replayable();
+        if !failed || request.parts.headers.remove(header::EXPECT).is_none() {
+            return Ok(response);
+        }
+        drop(response);
+        Box::pin(self.attempts(request, timeouts)).await
     }
 }
 

@@ -19,7 +19,7 @@ use http::{HeaderValue, Method, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use portolan_core::{Connector, Delivery, Kind, Phase, Policy};
-use portolan_http::{Body, Client, Failed, Middleware, Next, Redirect, Request, Response};
+use portolan_http::{Body, Client, Failed, Middleware, Next, Redirect, Request, Response, Version};
 use portolan_testbed::Certs;
 use portolan_testbed::rogue::{Rogue, Script};
 use support::{Handler, Web, connector, heads, reply};
@@ -572,4 +572,24 @@ async fn progress_is_told_and_names_can_be_given_addresses() {
     let url = format!("http://nowhere.test:{}/", web.addr.port());
     assert!(text(client.post(url).body(body).send().await.unwrap()).await.ends_with("0123456789"));
     assert_eq!(*seen.lock().unwrap(), [(10, Some(10))]);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_expect_is_asked_once_more_without() {
+    let web = Web::plain(Arc::new(|request| {
+        Box::pin(async move {
+            if request.headers().contains_key("expect") {
+                return reply(417, "cannot");
+            }
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap();
+            reply(200, body.to_bytes())
+        })
+    }))
+    .await;
+    for version in [Version::Http1Only, Version::Http2Only] {
+        let client = Client::builder().version(version).build().unwrap();
+        let response = client.post(web.url("/")).body("precious").expect_continue().send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), "precious");
+    }
 }

@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) max_waiting: usize,
     pub(crate) datagrams: bool,
     pub(crate) datagram_queue: usize,
+    pub(crate) expect: std::time::Duration,
 }
 
 /// A rule that the peer broke.
