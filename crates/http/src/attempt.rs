@@ -238,13 +238,20 @@ where
 {
     let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
     let body = Watched { body, progress: progress.clone() };
+    // Boxed by itself: two pieces of up to 1 KiB are what allocators have at hand, one of twice that is not.
     match &*lease {
         Conn::H2(conn) => {
-            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
+            let response = {
+                let mut work = Box::pin(conn.send.send_parts(parts, body));
+                patient(first_byte, progress.as_deref(), work.as_mut()).await?
+            };
             Ok(response.map(|body| Incoming::h2(body, lease, idle)))
         }
         Conn::H3(conn) => {
-            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
+            let response = {
+                let mut work = Box::pin(conn.send.send_parts(parts, body));
+                patient(first_byte, progress.as_deref(), work.as_mut()).await?
+            };
             Ok(response.map(|body| Incoming::h3(body, lease, idle)))
         }
         Conn::H1(..) => Err(Error::usage("a connection of no kind")),
@@ -255,10 +262,9 @@ where
 async fn patient<T>(
     limit: Option<Duration>,
     progress: Option<&AtomicU64>,
-    work: impl Future<Output = Result<T>>,
+    mut work: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     let Some(limit) = limit else { return work.await };
-    let mut work = std::pin::pin!(work);
     loop {
         let sent = || progress.map_or(0, |progress| progress.load(Ordering::Relaxed));
         let before = sent();
