@@ -97,7 +97,7 @@ fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64)> {
     let (before, started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
     let mut curl = Command::new("curl");
     let status =
-        curl.args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"]).args(args).arg(url).stdin(Stdio::null()).status();
+        curl.args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"]).args(args).arg(url).stdin(Stdio::null()).stderr(Stdio::null()).status();
     let (cpu, wall) = (cpu(libc::RUSAGE_CHILDREN) - before, started.elapsed());
     status.is_ok_and(|status| status.success()).then(|| (cpu.as_secs_f64() * 1e6, 1.0 / wall.as_secs_f64()))
 }
