@@ -96,8 +96,13 @@ pub fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64) {
 fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64)> {
     let (before, started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
     let mut curl = Command::new("curl");
-    let status =
-        curl.args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"]).args(args).arg(url).stdin(Stdio::null()).stderr(Stdio::null()).status();
+    let status = curl
+        .args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"])
+        .args(args)
+        .arg(url)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let (cpu, wall) = (cpu(libc::RUSAGE_CHILDREN) - before, started.elapsed());
     status.is_ok_and(|status| status.success()).then(|| (cpu.as_secs_f64() * 1e6, 1.0 / wall.as_secs_f64()))
 }

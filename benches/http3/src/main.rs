@@ -3,7 +3,12 @@
 //! Printed is the CPU time of the client's thread per request. With `at NAME WORKLOAD URL TASKS EACH` it runs one client alone,
 //! against a server that is there.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a bench prints, and stops where it can't go on")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench prints, and stops where it can't go on"
+)]
 
 #[path = "../../src/paired.rs"]
 mod paired;

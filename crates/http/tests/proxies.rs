@@ -222,7 +222,7 @@ async fn plain_http_asks_for_a_tunnel_where_it_must() {
 #[tokio::test]
 async fn a_chain_that_fails_leaves_plain_http_to_the_next_proxy() {
     let (proxy, _) = forwarder(false).await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::SocketAddr::from(([127, 0, 0, 1], portolan_testbed::free_port()));
     let net = Connector::builder().via(Hop::http(closed.into())).or_via([Hop::http(proxy.addr.into())]).build();
     let client = Client::builder().connector(net.unwrap()).build().unwrap();
     let response = client.get("http://a.test/").send().await.unwrap();

@@ -102,6 +102,7 @@ fn low_u8(value: u64) -> u8 {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
