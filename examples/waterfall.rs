@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use portolan_core::observe::Timeline;
-use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Result, Roots, Tls, clock};
+use portolan_core::{Connector, ConnectorBuilder, Error, Result, Roots, Tls, clock};
 use portolan_http::Client;
 
 #[tokio::main]

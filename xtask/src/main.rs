@@ -42,7 +42,7 @@ const HELP: &str = "cargo xtask COMMAND
   deps FEATURE                     what depending on one protocol compiles
   fuzz TARGET [ARGS..]             look for inputs that break a decoder (needs a nightly toolchain and cargo-fuzz)
   bench micro [--write]            instructions of the hot codecs, beside those of benches/micro.tsv
-  bench peers redis | http         side by side with the best clients there are
+  bench peers redis | http | http3 side by side with the best clients there are
   ci [STAGE..]                     every stage that a change must pass, or those named, timed
 ";
 
@@ -77,7 +77,9 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
         ["fuzz", target, rest @ ..] => fuzz(root, target, rest),
         ["bench", "micro"] => micro::run_all(root, false),
         ["bench", "micro", "--write"] => micro::run_all(root, true),
+        ["bench", "peers", "http"] => bench(root, "http", &[]).and_then(|()| bench_http3(root, &[])),
         ["bench", "peers", "http", rest @ ..] => bench(root, "http", rest),
+        ["bench", "peers", "http3", rest @ ..] => bench_http3(root, rest),
         ["bench", bin @ "peers", rest @ ..] => bench(root, bin, rest),
         ["ci", stages @ ..] => ci::run_all(root, stages),
         [] | ["help" | "--help" | "-h"] => {
@@ -91,6 +93,13 @@ fn dispatch(root: &Path, words: &[&str]) -> Outcome {
 fn bench(root: &Path, bin: &str, rest: &[&str]) -> Outcome {
     let mut command = run::cargo(root, &["run", "--release", "-p", "portolan-benches", "--bin", bin, "--"]);
     run::run(command.args(rest))
+}
+
+/// In its own folder, which has the flag of the compiler that reqwest asks for, and so with a target folder of its own.
+fn bench_http3(root: &Path, rest: &[&str]) -> Outcome {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("http3");
+    let mut command = run::cargo(&root.join("benches/http3"), &["run", "--release", "--target-dir"]);
+    run::run(command.arg(target).arg("--").args(rest))
 }
 
 fn fuzz(root: &Path, target: &str, rest: &[&str]) -> Outcome {

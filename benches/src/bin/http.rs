@@ -3,7 +3,8 @@
 //! Printed is the CPU time of the client's thread per request (user and system, getrusage) and requests per second, the median
 //! of the rounds. The ratio within one run is what counts; the absolute figures drift with the machine.
 //!
-//! With `one NAME WORKLOAD COUNT` it runs one client alone: for valgrind, strace and perf.
+//! With `one NAME WORKLOAD TASKS EACH` it runs one client alone, with `at NAME WORKLOAD URL TASKS EACH` against a server that is
+//! there: for valgrind, strace and perf.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,17 +14,18 @@
     reason = "a bench starts its server, reads the clock and prints"
 )]
 
-use std::future::Future;
+#[path = "../paired.rs"]
+mod paired;
+
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use paired::{Make, Work, fan, measure, measure_download, run, syscalls};
 
-const ROUNDS: usize = 5;
 const BIG: usize = 1 << 30;
 
 /// An nginx of its own, ended when dropped: HTTP/1.1 and h2c ports, small and big files.
@@ -83,71 +85,6 @@ impl Drop for Nginx {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// CPU time of this thread: the client's runtime is a current-thread one.
-fn cpu() -> Duration {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    #[allow(unsafe_code, reason = "getrusage has no safe wrapper")]
-    // SAFETY: `usage` is valid for writes of a whole rusage, which the call fills; zeroes are a valid rusage as well.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let part = |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_usec).unwrap_or(0) * 1000);
-    part(usage.ru_utime) + part(usage.ru_stime)
-}
-
-type Work = Pin<Box<dyn Future<Output = ()>>>;
-type Make = fn(String, u64, u64) -> Work;
-
-fn measure(title: &str, url: &str, tasks: u64, each: u64, contenders: &[(&str, Make)]) {
-    let mut results: Vec<Vec<(f64, f64)>> = vec![Vec::new(); contenders.len()];
-    for _ in 0..ROUNDS {
-        for ((_, make), results) in contenders.iter().zip(&mut results) {
-            results.push(run(*make, url, tasks, each));
-        }
-    }
-    println!("{title}");
-    let mut base = None;
-    for ((name, _), results) in contenders.iter().zip(&mut results) {
-        results.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (micros, rate) = results[results.len() / 2];
-        let base = *base.get_or_insert(micros);
-        println!("  {name:<12} {micros:>9.2} us CPU/op {rate:>10.0} ops/s   portolan/it = {:.2}", base / micros);
-    }
-}
-
-fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let local = tokio::task::LocalSet::new();
-    let (before, started) = (cpu(), Instant::now());
-    local.block_on(&runtime, make(url.to_owned(), tasks, each));
-    let (cpu, wall) = (cpu() - before, started.elapsed());
-    let operations = (tasks * each) as f64;
-    (cpu.as_secs_f64() * 1e6 / operations, operations / wall.as_secs_f64())
-}
-
-/// Runs `tasks` callers, each `each` times.
-async fn fan<F, Fut>(tasks: u64, each: u64, one: F)
-where
-    F: Fn() -> Fut + 'static,
-    Fut: Future<Output = usize> + 'static,
-{
-    let one = Rc::new(one);
-    let handles: Vec<_> = (0..tasks)
-        .map(|_| {
-            let one = one.clone();
-            tokio::task::spawn_local(async move {
-                for _ in 0..each {
-                    assert_ne!(one().await, 0);
-                }
-            })
-        })
-        .collect();
-    for handle in handles {
-        handle.await.unwrap();
     }
 }
 
@@ -306,7 +243,10 @@ fn main() {
     match args.as_slice() {
         [] => all(),
         ["one", name, workload, tasks, each] => one(name, workload, tasks.parse().unwrap(), each.parse().unwrap()),
-        _ => panic!("usage: http [one NAME h1|h2|download TASKS EACH]"),
+        ["at", name, workload, url, tasks, each] => {
+            at(name, workload, url, tasks.parse().unwrap(), each.parse().unwrap())
+        }
+        _ => panic!("usage: http [one NAME h1|h2|download TASKS EACH | at NAME h1|h2|download URL TASKS EACH]"),
     }
 }
 
@@ -317,6 +257,10 @@ fn one(name: &str, workload: &str, tasks: u64, each: u64) {
         "download" => (nginx.h1, "big"),
         _ => (nginx.h1, "hundred"),
     };
+    at(name, workload, &format!("http://127.0.0.1:{port}/{path}"), tasks, each);
+}
+
+fn at(name: &str, workload: &str, url: &str, tasks: u64, each: u64) {
     let make: Make = match (name, workload) {
         ("portolan", "h1") => ours::h1,
         ("portolan", "h2") => ours::h2,
@@ -329,7 +273,7 @@ fn one(name: &str, workload: &str, tasks: u64, each: u64) {
         ("hyper", "h2") => hyper_::h2,
         _ => panic!("no such client or workload"),
     };
-    let (micros, rate) = run(make, &format!("http://127.0.0.1:{port}/{path}"), tasks, each);
+    let (micros, rate) = run(make, url, tasks, each);
     println!("{name} {workload}: {micros:.2} us CPU/op {rate:.0} ops/s");
 }
 
@@ -349,5 +293,13 @@ fn all() {
     measure("HTTP/2 cleartext GET 16 B, 100 streams on 1 connection", &small, 100, 1_000, h2);
     measure("HTTP/2 cleartext GET 16 B, 1 stream", &small, 1, 20_000, h2);
     let big = format!("http://127.0.0.1:{}/big", nginx.h1);
-    measure("HTTP/1.1 download of 1 GiB", &big, 1, 1, &[("portolan", ours::download), ("reqwest", reqwest_::download)]);
+    let downloads: &[(&str, Make)] = &[("portolan", ours::download), ("reqwest", reqwest_::download)];
+    measure_download("HTTP/1.1 download of 1 GiB", &big, BIG, downloads, &[]);
+    println!("System calls at steady state");
+    let at = |port: u16| format!("http://127.0.0.1:{port}/small");
+    for client in ["portolan", "reqwest"] {
+        syscalls("HTTP/1.1, 64 connections", client, "h1", &at(nginx.h1), 64);
+        syscalls("HTTP/2, 100 streams", client, "h2", &at(nginx.h2), 100);
+        syscalls("HTTP/2, 1 stream", client, "h2", &at(nginx.h2), 1);
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::datagram::Datagram;
 use crate::dial::{Dial, DialContext, Direct, Place, Settings};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, HopSchemes, ProxyHeader, Route, Routes, headed};
@@ -50,6 +50,8 @@ struct Inner {
 struct Chain {
     dial: Arc<dyn Dial>,
     hops: usize,
+    /// Whether its last hop takes plain HTTP in absolute form.
+    forwards: bool,
 }
 
 impl Connector {
@@ -81,6 +83,39 @@ impl Connector {
     pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
         let cx = self.context(to);
         cx.told(async { self.stream(to, &cx).await }).await
+    }
+
+    /// A stream for requests of plain HTTP to `to`: to the target itself, or to the HTTP proxy that ends its route, which wants
+    /// them in absolute form and says so by [`Stream::forwards`].
+    pub async fn connect_http(&self, to: &Endpoint) -> Result<Stream> {
+        let cx = self.context(to);
+        let cx = if self.forwards(to)?.is_some() { cx.of_plain_http() } else { cx };
+        cx.told(async { self.stream(to, &cx).await }).await
+    }
+
+    /// Which route's proxies forward plain HTTP to `to`, if they do: whatever goes by the same route may share a connection of
+    /// [`connect_http`](Self::connect_http).
+    ///
+    /// They do if every chain of the route ends in an HTTP proxy. A policy must see the address connected to, which a proxy that
+    /// forwards keeps to itself: then a tunnel to a checked address is asked for, unless hops are trusted to resolve.
+    pub fn forwards(&self, to: &Endpoint) -> Result<Option<usize>> {
+        let settings = &self.0.settings;
+        let route = self.0.chains.iter().position(|(route, _)| route.matches(to));
+        if self.chains(to).iter().any(|chain| !chain.forwards) {
+            return Ok(None);
+        }
+        match to.host() {
+            Host::Unix(_) => return Ok(None),
+            Host::Name(_) if !settings.policy.is_any() && !settings.trust_hops => return Ok(None),
+            Host::Name(name) => settings.policy.check_name(name, to.port())?,
+            Host::Ip(..) => to.socket_addr().map_or(Ok(()), |addr| settings.policy.check(addr))?,
+        }
+        Ok(Some(route.unwrap_or(self.0.chains.len())))
+    }
+
+    /// Whether `to` is reached without any hop, and its name resolved here.
+    pub fn is_direct(&self, to: &Endpoint) -> bool {
+        self.chains(to).iter().all(|chain| chain.hops == 0)
     }
 
     /// A TLS stream to `to`, whose certificate must be for that host. An empty `alpn` offers the list of the [`Tls`].
@@ -243,7 +278,9 @@ fn chain(hops: &[Hop], header: Option<&ProxyHeader>) -> Chain {
     for (index, hop) in hops.iter().enumerate() {
         dial = hop.layer(Place::new(index, index + 1 == hops.len()), dial);
     }
-    Chain { dial: headed(header, dial), hops: hops.len() }
+    // Whoever leaves requests to the last proxy has no connection of its own to say who it is on.
+    let forwards = header.is_none() && hops.last().is_some_and(Hop::forwards);
+    Chain { dial: headed(header, dial), hops: hops.len(), forwards }
 }
 
 /// Builds a [`Connector`].

@@ -72,6 +72,8 @@ pub struct DialContext {
     id: u64,
     target: Endpoint,
     started: Instant,
+    /// Whether the caller speaks plain HTTP, which a last hop that is an HTTP proxy takes without a tunnel.
+    plain_http: bool,
     progress: Mutex<Progress>,
 }
 
@@ -122,7 +124,18 @@ impl Progress {
 
 impl DialContext {
     pub(crate) fn new(settings: Arc<Settings>, target: Endpoint) -> Self {
-        Self { settings, id: observe::next_id(), target, started: clock::now(), progress: Mutex::default() }
+        let (id, started) = (observe::next_id(), clock::now());
+        Self { settings, id, target, started, plain_http: false, progress: Mutex::default() }
+    }
+
+    /// The same for a caller that speaks plain HTTP.
+    pub(crate) fn of_plain_http(mut self) -> Self {
+        self.plain_http = true;
+        self
+    }
+
+    pub(crate) fn is_plain_http(&self) -> bool {
+        self.plain_http
     }
 
     pub(crate) fn id(&self) -> u64 {

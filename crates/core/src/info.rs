@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::verify_server_name;
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::{CertificateDer, ServerName};
+
 /// How long each phase took. A phase that did not happen is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -61,6 +65,21 @@ pub struct TlsInfo {
     pub chain: Arc<[Vec<u8>]>,
     /// Whether the session was resumed.
     pub resumed: bool,
+}
+
+impl TlsInfo {
+    /// Whether the peer's certificate is for this name or address: what a second origin needs to know before it shares a
+    /// connection (RFC 9113 9.1.1). The certificate itself was checked when the connection was made.
+    pub fn is_for(&self, name: &str) -> bool {
+        let Some(certificate) = self.chain.first() else { return false };
+        let certificate = CertificateDer::from(certificate.as_slice());
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(&certificate), ServerName::try_from(name))
+        else {
+            return false;
+        };
+        verify_server_name(&certificate, &name).is_ok()
+    }
 }
 
 /// One address that was tried, and what became of it.

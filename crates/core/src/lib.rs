@@ -41,7 +41,7 @@ pub use multicast::Interface;
 pub use observe::{Observer, Observers};
 pub use policy::Policy;
 pub use raw::{IpProtocol, IpVersion, RawSocket};
-pub use resolve::{Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver};
+pub use resolve::{Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ServiceRecord, Services};
 pub use secret::{Credentials, Secret};
 pub use sockopt::{Bind, PRIVILEGED, SourcePort, TcpOptions};
 pub use stream::{Io, Stream};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::info::{ConnectionInfo, TlsInfo};
 use crate::observe::{Stepping, Traffic};
+use crate::secret::Secret;
 use crate::tls::{self, Tls};
 
 /// Any two-way byte stream that a [`Stream`] can be made from.
@@ -34,6 +36,7 @@ pub struct Stream {
     info: Box<ConnectionInfo>,
     upgrade: Option<Upgrade>,
     traffic: Option<Box<Traffic>>,
+    forwards: Option<Arc<[(String, Secret)]>>,
 }
 
 /// What the connector says about a later STARTTLS.
@@ -85,7 +88,7 @@ impl Stream {
     }
 
     fn with_inner(io: Inner, info: ConnectionInfo) -> Self {
-        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, traffic: None }
+        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, traffic: None, forwards: None }
     }
 
     /// What is known about the connection.
@@ -113,6 +116,19 @@ impl Stream {
     pub fn with_early(mut self, early: Bytes) -> Self {
         self.early = if self.early.is_empty() { early } else { [early, self.early].concat().into() };
         self
+    }
+
+    /// Says that an HTTP proxy is at the other end, and what it wants to see on each request.
+    #[must_use]
+    pub(crate) fn with_forwards(mut self, fields: Vec<(String, Secret)>) -> Self {
+        self.forwards = Some(fields.into());
+        self
+    }
+
+    /// Set where an HTTP proxy at the other end takes requests in absolute form (RFC 9112 3.2.2): the fields that each of them
+    /// must carry. Only [`Connector::connect_http`](crate::Connector::connect_http) makes such streams.
+    pub fn forwards(&self) -> Option<&[(String, Secret)]> {
+        self.forwards.as_deref()
     }
 
     /// The settings by which [`start_tls`](Self::start_tls) upgrades, as the connector would have set them.
@@ -149,7 +165,7 @@ impl Stream {
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
-        let Self { io, early, mut info, upgrade, traffic } = self;
+        let Self { io, early, mut info, upgrade, traffic, forwards: _ } = self;
         let step = Stepping::later(traffic.as_deref(), Phase::Tls);
         let result = Self::secure(io, early, name, tls, alpn, limit).await;
         step.end(&result);
@@ -158,7 +174,7 @@ impl Stream {
         let elapsed = clock::now() - started;
         info.timings.tls = Some(elapsed);
         info.timings.total += elapsed;
-        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic })
+        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic, forwards: None })
     }
 
     async fn secure(
@@ -176,7 +192,7 @@ impl Stream {
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {
-                let under = Self { io, early, info: Box::default(), upgrade: None, traffic: None };
+                let under = Self { io, early, info: Box::default(), upgrade: None, traffic: None, forwards: None };
                 let (io, agreed) = Box::pin(tls::handshake(under, name, tls, alpn, limit)).await?;
                 (Inner::Tls(Box::new(io)), agreed)
             }

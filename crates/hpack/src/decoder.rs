@@ -14,6 +14,12 @@ use crate::received::{Entry, Received};
 use crate::tables::HPACK;
 use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD};
 
+/// A block up to this is small: usual responses are. At most as many such blocks are held as the table has entries, 128 of them
+/// in the default size.
+const SMALL_BLOCK: usize = 512;
+/// What its strings may take when decoded, and so what each of its values may hold in memory.
+const SMALL_ROOM: usize = SMALL_BLOCK * 2;
+
 /// What a decoder grants its peer.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -49,8 +55,9 @@ pub struct Summary {
 
 /// The HPACK decoder of one connection.
 ///
-/// Values that the table doesn't keep share one allocation per block; those that it keeps have one of their own, shared with
-/// the table, so that a kept value never holds a whole block in memory. An indexed field costs no allocation at all.
+/// Values share one allocation per block, with the table too where the block is small. Those that the table keeps of a larger
+/// one have one of their own, so that a kept value never holds much more than itself in memory. An indexed field costs no
+/// allocation at all.
 pub struct Decoder {
     limits: Limits,
     table: Received,
@@ -59,6 +66,8 @@ pub struct Decoder {
     /// The peer owes a size update, for the setting it acknowledged is lower than the table (RFC 7541 4.2).
     owes_update: bool,
     room: BytesMut,
+    /// Whether what the table keeps may hold the room of this block.
+    small: bool,
 }
 
 /// What an index stands for.
@@ -78,6 +87,7 @@ impl Decoder {
             granted: DEFAULT_TABLE_SIZE.max(limits.table_size),
             owes_update: false,
             room: BytesMut::new(),
+            small: false,
         }
     }
 
@@ -91,6 +101,11 @@ impl Decoder {
     pub fn decode(&mut self, block: &[u8], sink: &mut impl FnMut(Field)) -> Result<Summary, DecodeError> {
         let mut input = Input::new(block);
         self.size_updates(&mut input)?;
+        self.small = block.len() <= SMALL_BLOCK;
+        if self.small && self.room.capacity() > SMALL_ROOM {
+            // What is left of a large block's room would be held with it.
+            self.room = BytesMut::new();
+        }
         let mut summary = Summary::default();
         while let Some(first) = input.peek() {
             let (field, size) = self.field(first, &mut input)?;
@@ -168,7 +183,7 @@ impl Decoder {
         };
         self.string(input, "value")?;
         let size = name_len.saturating_add(self.room.len()).saturating_add(ENTRY_OVERHEAD);
-        let value = if keep {
+        let value = if keep && !self.small {
             let value = Bytes::copy_from_slice(&self.room);
             self.room.clear();
             value

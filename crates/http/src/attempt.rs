@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::Method;
+use http::header::{self, HeaderMap};
 use http::request::Parts;
+use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
+use portolan_core::kit;
 use portolan_core::{BoxError, Delivery, Error, Kind as ErrorKind, Phase, Result, Timeouts, clock};
 use portolan_http1 as h1;
 use portolan_pool::{Decision, Lease, Retry};
@@ -105,14 +107,26 @@ impl Client {
             Some(lease) => lease,
             None => self.pool().acquire(key).await.map_err(|error| placed(error, key))?,
         };
-        let reused = lease.is_reused();
-        let info = lease.facts().info(reused);
+        let joined = lease.joined();
+        let info = lease.facts().info(lease.is_reused());
+        let reused = info.reused;
         let connected = clock::now();
         let sent = match body.try_clone() {
             Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
             None => Box::pin(lend(lease, parts, body, timeouts)).await,
         };
         let response = sent.map_err(|error| placed(error, key))?;
+        if let Some(live) = joined.filter(|_| response.status() == StatusCode::MISDIRECTED_REQUEST) {
+            if let Some(coalescing) = &self.pool().manager().coalescing {
+                coalescing.misdirected(key);
+            }
+            live.drain();
+            if body.is_replayable() {
+                tracing::debug!(?key, "misdirected: a connection of its own");
+                drop(response);
+                return Box::pin(self.once(parts, body, key, None, timeouts)).await;
+            }
+        }
         let timings = Timings {
             connection: connected.saturating_duration_since(started),
             first_byte: clock::now().saturating_duration_since(connected),
@@ -186,12 +200,28 @@ where
         let options = conn.options().first_byte(first_byte).idle(idle);
         conn.set_options(options);
     }
+    let hops = lease.facts().info(false).hops.len();
     let lease = match Held::new(lease) {
-        Ok(held) => return Ok(h1::send_parts(held, parts, body).await?.map(Incoming::h1)),
+        Ok(held) => {
+            let own = parts.headers.contains_key(header::PROXY_AUTHORIZATION);
+            let fields = held.proxy_fields().filter(|_| !own);
+            let asked = fields.map(|fields| fields.contains_key(header::PROXY_AUTHORIZATION));
+            let response = h1::send_parts(held, parts, body).await?;
+            if let Some(asked) = asked.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+                return Err(unwelcome(response.headers(), asked).with_hop(hops.saturating_sub(1)));
+            }
+            return Ok(response.map(Incoming::h1));
+        }
         Err(lease) => lease,
     };
     let send = shared(lease, parts, body, first_byte, idle);
     Box::pin(send).await
+}
+
+/// A proxy that forwards wants other credentials than it was given: the same failure as when it is asked for a tunnel.
+fn unwelcome(headers: &HeaderMap, asked: bool) -> Error {
+    let offered = headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    kit::refusal(407, "", offered, asked, b"").with_delivery(Delivery::Refused).with_protocol(crate::PROTOCOL)
 }
 
 /// The same on a connection that others use too.
@@ -208,13 +238,20 @@ where
 {
     let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
     let body = Watched { body, progress: progress.clone() };
+    // Boxed by itself: two pieces of up to 1 KiB are what allocators have at hand, one of twice that is not.
     match &*lease {
         Conn::H2(conn) => {
-            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
+            let response = {
+                let mut work = Box::pin(conn.send.send_parts(parts, body));
+                patient(first_byte, progress.as_deref(), work.as_mut()).await?
+            };
             Ok(response.map(|body| Incoming::h2(body, lease, idle)))
         }
         Conn::H3(conn) => {
-            let response = patient(first_byte, progress.as_deref(), conn.send.send_parts(parts, body)).await?;
+            let response = {
+                let mut work = Box::pin(conn.send.send_parts(parts, body));
+                patient(first_byte, progress.as_deref(), work.as_mut()).await?
+            };
             Ok(response.map(|body| Incoming::h3(body, lease, idle)))
         }
         Conn::H1(..) => Err(Error::usage("a connection of no kind")),
@@ -225,10 +262,9 @@ where
 async fn patient<T>(
     limit: Option<Duration>,
     progress: Option<&AtomicU64>,
-    work: impl Future<Output = Result<T>>,
+    mut work: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     let Some(limit) = limit else { return work.await };
-    let mut work = std::pin::pin!(work);
     loop {
         let sent = || progress.map_or(0, |progress| progress.load(Ordering::Relaxed));
         let before = sent();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use portolan_core::{Connector, Error, Hop, Limit, Result, Timeouts};
+use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Limit, Policy, Resolver, Result, Timeouts, Tls};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
 use portolan_http3 as h3;
@@ -15,6 +15,7 @@ use portolan_pool::{Budget, Pool, PoolOptions, Retry};
 use crate::alt_svc::AltSvcCache;
 use crate::cache::Cache;
 use crate::client::{Client, Settings};
+use crate::coalesce::Coalescing;
 use crate::connection::Manager;
 use crate::cookie::CookieStore;
 use crate::decode::{self, DecodeOptions};
@@ -38,32 +39,32 @@ const BUDGET: u32 = 100;
 pub struct ClientBuilder {
     connector: Option<Connector>,
     changes: Vec<Change>,
+    connect_timeout: Option<Limit>,
     pool: PoolOptions,
     h1: h1::Options,
     h2: h2::Options,
     h3: h3::Options,
     streams: usize,
+    coalescing: bool,
     layers: Vec<Arc<dyn Layer>>,
     settings: Settings,
 }
 
 /// What is changed of the connector.
-#[derive(Debug)]
-enum Change {
-    Via(Hop),
-    Resolve(String, Vec<IpAddr>),
-}
+type Change = Box<dyn FnOnce(ConnectorBuilder) -> Result<ConnectorBuilder> + Send>;
 
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             connector: None,
             changes: Vec::new(),
+            connect_timeout: None,
             pool: PoolOptions::default(),
             h1: h1::Options::new(),
             h2: h2::Options::new(),
             h3: h3::Options::new(),
             streams: STREAMS,
+            coalescing: true,
             layers: Vec::new(),
             settings: Settings {
                 version: Version::Auto,
@@ -75,6 +76,7 @@ impl Default for ClientBuilder {
                 cookies: None,
                 hsts: None,
                 alt_svc: Some(AltSvcCache::new()),
+                https_records: true,
                 head_start: HEAD_START,
                 decode: decode::accept_encoding().map(|value| (value, DecodeOptions::default())),
                 https_only: false,
@@ -93,14 +95,45 @@ impl ClientBuilder {
     }
 
     /// Sends everything through this proxy; repeat for a chain, the nearest first. What the connector says of hops is kept.
-    pub fn proxy(mut self, hop: Hop) -> Self {
-        self.changes.push(Change::Via(hop));
+    pub fn proxy(self, hop: Hop) -> Self {
+        self.change(|net| Ok(net.via(hop)))
+    }
+
+    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in either case. Default: the
+    /// environment says nothing.
+    pub fn proxy_from_env(self) -> Self {
+        self.change(ConnectorBuilder::proxy_from_env)
+    }
+
+    /// How TLS is spoken with servers: roots, client certificate, pins, versions.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.change(|net| Ok(net.tls(tls)))
+    }
+
+    /// Which addresses may be connected to. Default any; [`Policy::public_only`] is for URLs that a user supplies.
+    pub fn policy(self, policy: Policy) -> Self {
+        self.change(|net| Ok(net.policy(policy)))
+    }
+
+    /// Who resolves names.
+    pub fn resolver(self, resolver: Resolver) -> Self {
+        self.change(|net| Ok(net.resolver(resolver)))
+    }
+
+    fn change(mut self, change: impl FnOnce(ConnectorBuilder) -> Result<ConnectorBuilder> + Send + 'static) -> Self {
+        self.changes.push(Box::new(change));
         self
     }
 
     /// Takes these addresses for `host`, whatever the resolver says.
-    pub fn resolve(mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.changes.push(Change::Resolve(host.to_owned(), addrs.into_iter().collect()));
+    pub fn resolve(self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        let (host, addrs): (String, Vec<IpAddr>) = (host.to_owned(), addrs.into_iter().collect());
+        self.change(move |net| Ok(net.resolve(&host, addrs)))
+    }
+
+    /// How long connecting by TCP or QUIC may take, all addresses together. The other bounds of connecting are the connector's.
+    pub fn connect_timeout(mut self, limit: impl Into<Limit>) -> Self {
+        self.connect_timeout = Some(limit.into());
         self
     }
 
@@ -137,6 +170,25 @@ impl ClientBuilder {
     /// Connections to one host at once; further requests wait in order. Default 64.
     pub fn max_connections_per_host(mut self, count: usize) -> Self {
         self.pool = self.pool.per_key(count);
+        self
+    }
+
+    /// Connections to all hosts together. Default 1024.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.pool = self.pool.total(count);
+        self
+    }
+
+    /// How old a connection may become, so that changes of names and of balance are noticed: it serves nothing new beyond that.
+    /// Default 30 minutes.
+    pub fn max_connection_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.pool = self.pool.lifetime(limit);
+        self
+    }
+
+    /// Requests that one connection serves at most. Default any number.
+    pub fn max_requests_per_connection(mut self, count: impl Into<Option<u64>>) -> Self {
+        self.pool = self.pool.uses(count);
         self
     }
 
@@ -185,6 +237,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Lets origins share a connection of HTTP/2 or HTTP/3 whose certificate is for all of them, where they are at one address or
+    /// the server says that it serves them (RFC 9113 9.1.1, RFC 8336). One that the server refuses there (421) is asked for once
+    /// more on a connection of its own. Default on.
+    pub fn connection_coalescing(mut self, on: bool) -> Self {
+        self.coalescing = on;
+        self
+    }
+
     /// How HTTP/1.1 connections behave: limits of heads, of bodies read away, title case.
     pub fn http1_options(mut self, options: h1::Options) -> Self {
         self.h1 = options;
@@ -213,6 +273,14 @@ impl ClientBuilder {
         let value = value.try_into().map_err(|_| Error::usage(format!("an invalid value of {name}")))?;
         self.settings.headers.append(name, value);
         Ok(self)
+    }
+
+    /// Fields of every request that doesn't have them.
+    pub fn default_headers(mut self, headers: HeaderMap) -> Self {
+        for (name, value) in &headers {
+            self.settings.headers.append(name, value.clone());
+        }
+        self
     }
 
     /// Who we are: `user-agent`. Default none.
@@ -283,6 +351,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Goes by the HTTPS records of hosts (RFC 9460), where the connector's resolver can ask for them, as hickory and
+    /// `portolan-dns` can and the system's cannot: to other hosts and ports, by the versions named, and from http to https.
+    /// A first request waits up to 300 ms for them. They come over DNS, so what is not there may be made up, and what they say
+    /// is believed no further than the certificate, which is for the host of the URL. Default on.
+    pub fn https_records(mut self, on: bool) -> Self {
+        self.settings.https_records = on;
+        self
+    }
+
     /// How long HTTP/3 may take to connect before HTTP/2 or 1.1 is tried beside it. Default 300 ms; the one that is there
     /// first is used.
     pub fn http3_head_start(mut self, time: Duration) -> Self {
@@ -293,13 +370,14 @@ impl ClientBuilder {
     /// Puts it together.
     pub fn build(self) -> Result<Client> {
         let mut this = self;
-        if !this.changes.is_empty() {
-            let mut builder = this.connector.take().unwrap_or_default().to_builder();
+        if !this.changes.is_empty() || this.connect_timeout.is_some() {
+            let connector = this.connector.take().unwrap_or_default();
+            let mut builder = connector.to_builder();
+            if let Some(limit) = this.connect_timeout {
+                builder = builder.timeouts(connector.timeouts().connect(limit));
+            }
             for change in this.changes.drain(..) {
-                builder = match change {
-                    Change::Via(hop) => builder.via(hop),
-                    Change::Resolve(host, addrs) => builder.resolve(&host, addrs),
-                };
+                builder = change(builder)?;
             }
             this.connector = Some(builder.build()?);
         }
@@ -309,7 +387,8 @@ impl ClientBuilder {
     /// What can't fail, since it changes nothing of the connector.
     pub(crate) fn assemble(self) -> Client {
         let connector = self.connector.unwrap_or_default();
-        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams };
+        let coalescing = self.coalescing.then(Coalescing::default);
+        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams, coalescing };
         Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
     }
 }

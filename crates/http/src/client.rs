@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use portolan_core::observe::{Facts, Probe, Semantics};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
@@ -53,6 +54,8 @@ struct Inner {
 struct Place {
     tls: bool,
     kind: Kind,
+    /// Whether a proxy may forward it.
+    plain: bool,
     authority: Authority,
 }
 
@@ -75,6 +78,7 @@ pub(crate) struct Settings {
     pub(crate) cookies: Option<Arc<dyn CookieStore>>,
     pub(crate) hsts: Option<Hsts>,
     pub(crate) alt_svc: Option<AltSvcCache>,
+    pub(crate) https_records: bool,
     /// What HTTP/3 has before the others.
     pub(crate) head_start: Duration,
     /// What is asked for, and undone, unless a request asks for something by itself.
@@ -194,18 +198,28 @@ impl Client {
         &self.0.broken
     }
 
-    /// The key of `uri`'s connections: made once for each origin.
-    pub(crate) fn key(&self, uri: &Uri, kind: Kind, connector: Option<&Connector>) -> Result<Key> {
-        if let Some(connector) = connector {
-            return Key::new(uri, kind, Some(connector.clone()));
-        }
-        let Some(authority) = uri.authority() else { return Key::new(uri, kind, None) };
-        let place = Place { tls: uri.scheme_str() == Some("https"), kind, authority: authority.clone() };
+    /// The key of the connections for a request: made once for each origin.
+    pub(crate) fn key(&self, parts: &Parts, kind: Kind, connector: Option<&Connector>) -> Result<Key> {
+        let uri = &parts.uri;
+        let tls = uri.scheme_str() == Some("https");
+        // What turns to another protocol needs a tunnel, as another version does.
+        let plain = !tls
+            && matches!(kind, Kind::Auto | Kind::H1)
+            && parts.method != Method::CONNECT
+            && !parts.headers.contains_key(header::UPGRADE);
+        let make = |own: Option<&Connector>| {
+            let key = Key::new(uri, kind, own.cloned())?;
+            let connector = own.unwrap_or_else(|| self.connector());
+            let route = if plain { connector.forwards(&key.endpoint)? } else { None };
+            Ok(key.forwarded(route))
+        };
+        let (None, Some(authority)) = (connector, uri.authority()) else { return make(connector) };
+        let place = Place { tls, kind, plain, authority: authority.clone() };
         let mut keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&place) {
             return Ok(key.clone());
         }
-        let key = Key::new(uri, kind, None)?;
+        let key = make(None)?;
         if keys.len() >= MAX_KEYS {
             keys.clear();
         }
@@ -239,6 +253,10 @@ impl Client {
         let mut visited = Vec::new();
         loop {
             if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
+                request.parts.uri = uri;
+            }
+            let own = request.options.more.as_ref().and_then(|more| more.connector.as_ref());
+            if let Some(uri) = self.secured(&request.parts.uri, own).await {
                 request.parts.uri = uri;
             }
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {
@@ -281,7 +299,7 @@ impl Client {
     }
 
     /// The head as it will go out: what a cache must look at, since responses vary by it.
-    pub(crate) fn dressed(&self, parts: &http::request::Parts) -> http::request::Parts {
+    pub(crate) fn dressed(&self, parts: &Parts) -> Parts {
         let mut request = Request { parts: parts.clone(), body: Body::empty(), options: request::Options::default() };
         self.complete(&mut request);
         self.asks_for_codings(&mut request);
@@ -322,10 +340,10 @@ impl Client {
         let credentials = request.options.more.as_ref().and_then(|more| more.digest.clone());
         let Some(credentials) = credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION))
         else {
-            return self.attempts(request, timeouts).await;
+            return self.expecting(request, timeouts).await;
         };
         let body = request.body.try_clone();
-        let mut response = self.attempts(request, timeouts).await?;
+        let mut response = self.expecting(request, timeouts).await?;
         for turn in 0..2 {
             let Some(body) = body.as_ref().and_then(Body::try_clone) else { break };
             let challenges = digest::challenges(response.headers().get_all(header::WWW_AUTHENTICATE));
@@ -338,10 +356,21 @@ impl Client {
             let answer = digest.authorize(&credentials, &request.parts.method, &target, body.as_bytes())?;
             request.parts.headers.insert(header::AUTHORIZATION, answer.value().clone());
             request.body = body;
-            response = self.attempts(request, timeouts).await?;
+            response = self.expecting(request, timeouts).await?;
         }
         request.parts.headers.remove(header::AUTHORIZATION);
         Ok(response)
+    }
+
+    /// One request, and once more without `expect` where the server can't do what that asks for (RFC 9110 10.1.1).
+    async fn expecting(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
+        let response = self.attempts(request, timeouts).await?;
+        let failed = response.status() == StatusCode::EXPECTATION_FAILED && request.body.is_replayable();
+        if !failed || request.parts.headers.remove(header::EXPECT).is_none() {
+            return Ok(response);
+        }
+        drop(response);
+        Box::pin(self.attempts(request, timeouts)).await
     }
 }
 

@@ -3,12 +3,14 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
-use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Stream};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Secret, Stream};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
 use portolan_http3 as h3;
 use portolan_pool::{Lease, Liveness, Manage};
 
+use crate::coalesce::{Coalescing, Group};
 use crate::key::{Key, Kind};
 
 /// A connection, or a handle of one that many share.
@@ -27,18 +29,34 @@ impl Conn {
             Self::H3(shared) => &shared.facts,
         }
     }
+
+    /// The pool's mark of a connection that was made for another origin.
+    pub(crate) fn joined(&self) -> Option<Arc<Liveness>> {
+        match self {
+            Self::H2(shared) => shared.facts.is_joined.then(|| shared.live.clone()),
+            Self::H3(shared) => shared.facts.is_joined.then(|| shared.live.clone()),
+            Self::H1(..) => None,
+        }
+    }
 }
 
 /// What is known about a connection, as its first user is told, and as all later ones are.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     fresh: Arc<ConnectionInfo>,
+    /// Whether the connection was made for another origin.
+    is_joined: bool,
     reused: OnceLock<Arc<ConnectionInfo>>,
 }
 
 impl Facts {
     pub(crate) fn new(info: &ConnectionInfo) -> Arc<Self> {
-        Arc::new(Self { fresh: Arc::new(info.clone()), reused: OnceLock::new() })
+        Arc::new(Self { fresh: Arc::new(info.clone()), is_joined: false, reused: OnceLock::new() })
+    }
+
+    /// The same for an origin that joins the connection: for that one it is none of its own.
+    pub(crate) fn joined(&self) -> Arc<Self> {
+        Arc::new(Self { fresh: self.info(true), is_joined: true, reused: OnceLock::new() })
     }
 
     pub(crate) fn info(&self, reused: bool) -> Arc<ConnectionInfo> {
@@ -55,11 +73,20 @@ impl Facts {
 }
 
 /// A handle of a connection that many use.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Shared<S> {
-    pub(crate) send: S,
-    facts: Arc<Facts>,
-    live: Liveness,
+    pub(crate) send: Arc<S>,
+    pub(crate) facts: Arc<Facts>,
+    /// The pool's mark of it, for one origin.
+    pub(crate) live: Arc<Liveness>,
+    pub(crate) group: Arc<Group>,
+}
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        let Self { send, facts, live, group } = self;
+        Self { send: send.clone(), facts: facts.clone(), live: live.clone(), group: group.clone() }
+    }
 }
 
 /// How connections are to behave.
@@ -71,6 +98,8 @@ pub(crate) struct Manager {
     pub(crate) h3: h3::Options,
     /// Requests in flight on one shared connection before another is made.
     pub(crate) streams: usize,
+    /// Connections that other origins may join, unless that is off.
+    pub(crate) coalescing: Option<Coalescing>,
 }
 
 impl Manager {
@@ -81,7 +110,10 @@ impl Manager {
     async fn stream(&self, key: &Key) -> Result<Stream> {
         let connector = self.connector(key);
         if !key.tls {
-            return connector.connect(&key.endpoint).await;
+            return match key.forwards {
+                Some(_) => connector.connect_http(&key.endpoint).await,
+                None => connector.connect(&key.endpoint).await,
+            };
         }
         let alpn: &[&[u8]] = match key.kind {
             Kind::Auto => &[b"h2", b"http/1.1"],
@@ -93,19 +125,20 @@ impl Manager {
 
     fn http2(&self, key: &Key, stream: Stream) -> Result<Conn> {
         let facts = Facts::new(stream.info());
-        let live = Liveness::new();
+        let group = Arc::new(Group::default());
+        let live = group.join(None);
         let mut options = self.h2.clone();
         if let Some((idle, timeout)) = key.keepalive {
             options = options.keepalive_while_idle(idle, timeout);
         }
-        let draining = live.clone();
-        let options = options.on_event(move |event| {
-            if matches!(event, h2::Event::GoAway(_)) {
-                draining.drain();
-            }
+        let told = group.clone();
+        let options = options.on_event(move |event| match event {
+            h2::Event::GoAway(_) => told.drain(),
+            h2::Event::Origin(origins) => told.add_origins(&origins),
+            _ => {}
         });
         let (send, connection) = h2::handshake(stream, options)?;
-        let over = live.clone();
+        let over = group.clone();
         // It ends with its last handle: the pool's and those of requests in flight.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -113,7 +146,7 @@ impl Manager {
             }
             over.close();
         });
-        Ok(Conn::H2(Shared { send, facts, live }))
+        Ok(Conn::H2(Shared { send: Arc::new(send), facts, live, group }))
     }
 }
 
@@ -122,32 +155,48 @@ impl Manager {
         if !key.tls {
             return Err(Error::usage("HTTP/3 for an http URL"));
         }
-        let live = Liveness::new();
+        let group = Arc::new(Group::default());
+        let live = group.join(None);
         let mut options = self.h3.clone();
         if let Some((interval, _)) = key.keepalive {
             options = options.keepalive(interval);
         }
-        let draining = live.clone();
+        let told = group.clone();
         let options = options.on_event(move |event| {
             if matches!(event, h3::Event::GoAway(_)) {
-                draining.drain();
+                told.drain();
             }
         });
         let connector = self.connector(key);
         let (send, connection) = h3::connect_as(connector, &key.endpoint, &key.name, options).await?;
         let facts = Facts::new(&send.info());
-        let over = live.clone();
+        let over = group.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "http3 connection ended");
             }
             over.close();
         });
-        Ok(Conn::H3(Shared { send, facts, live }))
+        Ok(Conn::H3(Shared { send: Arc::new(send), facts, live, group }))
     }
 }
 
 impl Manager {
+    async fn join_or_make(&self, key: &Key) -> Result<Conn> {
+        let connector = self.connector(key);
+        // Through hops nobody knows where a name leads to; and an alternative is for one origin.
+        let coalescing = self.coalescing.as_ref().filter(|_| key.tls && key.kind != Kind::H1);
+        let coalescing = coalescing.filter(|_| key.is_own() && connector.is_direct(&key.endpoint));
+        let Some(coalescing) = coalescing else { return self.make(key).await };
+        if let Some(conn) = coalescing.find(key, connector).await {
+            key.learn(true);
+            return Ok(conn);
+        }
+        let conn = self.make(key).await?;
+        coalescing.add(key, &conn);
+        Ok(conn)
+    }
+
     async fn make(&self, key: &Key) -> Result<Conn> {
         if key.kind == Kind::H3 {
             return self.http3(key).await;
@@ -167,7 +216,10 @@ impl Manager {
             return self.http2(key, stream);
         }
         let facts = Facts::new(stream.info());
-        Ok(Conn::H1(Box::new(h1::Connection::new(stream, self.h1)), facts))
+        let fields = stream.forwards().map(proxy_fields).transpose()?;
+        let conn = h1::Connection::new(stream, self.h1);
+        let conn = fields.into_iter().fold(conn, h1::Connection::to_proxy);
+        Ok(Conn::H1(Box::new(conn), facts))
     }
 }
 
@@ -177,7 +229,7 @@ impl Manage for Manager {
 
     async fn connect(&self, key: &Key) -> Result<Conn> {
         // Boxed: every caller's future has room for this, and few come here.
-        Box::pin(self.make(key)).await
+        Box::pin(self.join_or_make(key)).await
     }
 
     fn is_fit(&self, conn: &mut Conn) -> bool {
@@ -199,8 +251,8 @@ impl Manage for Manager {
     fn liveness(&self, conn: &Conn) -> Option<Liveness> {
         match conn {
             Conn::H1(..) => None,
-            Conn::H2(conn) => Some(conn.live.clone()),
-            Conn::H3(conn) => Some(conn.live.clone()),
+            Conn::H2(conn) => Some((*conn.live).clone()),
+            Conn::H3(conn) => Some((*conn.live).clone()),
         }
     }
 
@@ -223,6 +275,19 @@ impl Manage for Manager {
     fn is_shared(&self, key: &Key) -> bool {
         key.is_shared()
     }
+}
+
+/// What a proxy wants to see on each request.
+fn proxy_fields(fields: &[(String, Secret)]) -> Result<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        let broken = || Error::usage("a field for a proxy that is none");
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| broken())?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| broken())?;
+        value.set_sensitive(true);
+        map.append(name, value);
+    }
+    Ok(map)
 }
 
 /// A lease of an HTTP/1.1 connection, as its own crate wants to hold it.

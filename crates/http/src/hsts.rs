@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::uri::Scheme;
 use http::{HeaderMap, Uri};
 use portolan_core::{Error, Result, clock};
 
@@ -124,22 +123,10 @@ impl Hsts {
     }
 
     fn upgrade_at(&self, uri: &Uri, now: i64) -> Option<Uri> {
-        let scheme = match uri.scheme_str()? {
-            "http" => Scheme::HTTPS,
-            "ws" => Scheme::try_from("wss").ok()?,
-            _ => return None,
-        };
-        if !self.contains_at(uri.host()?, now) {
+        if !matches!(uri.scheme_str()?, "http" | "ws") || !self.contains_at(uri.host()?, now) {
             return None;
         }
-        let mut parts = uri.clone().into_parts();
-        parts.scheme = Some(scheme);
-        let authority = parts.authority.as_ref()?.as_str();
-        if uri.port_u16() == Some(80) {
-            // The default of the new scheme is 443.
-            parts.authority = Some(authority.rsplit_once(':').map_or(authority, |(bare, _)| bare).parse().ok()?);
-        }
-        Uri::from_parts(parts).ok()
+        crate::uri::secure(uri)
     }
 
     fn contains_at(&self, host: &str, now: i64) -> bool {

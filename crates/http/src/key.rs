@@ -42,6 +42,8 @@ pub(crate) struct Origin {
     pub(crate) name: Box<str>,
     /// A way of its own, or the client's.
     pub(crate) connector: Option<Connector>,
+    /// The route whose proxies forward the requests, whatever the endpoint.
+    pub(crate) forwards: Option<usize>,
     /// 0: not known, 1: one user at a time, 2: many.
     shared: AtomicU8,
     /// Of all the above: the pool looks a key up several times for each request.
@@ -64,7 +66,28 @@ impl Key {
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Error::usage("a URL without a host"))?;
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok((Endpoint::new(host, port)?, tls))
+        // Routes of the connector may be for a scheme alone.
+        Ok((Endpoint::new(host, port)?.with_scheme(if tls { "https" } else { "http" }), tls))
+    }
+
+    /// The same by the proxies of a route, which forward requests for whatever endpoint: if `route` names one.
+    pub(crate) fn forwarded(self, route: Option<usize>) -> Self {
+        let Origin { endpoint, tls, kind, name, connector, .. } = &*self.origin;
+        if route.is_none() {
+            return self;
+        }
+        let (endpoint, name, connector) = (endpoint.clone(), name.clone(), connector.clone());
+        let key = Self::of(Origin {
+            endpoint,
+            tls: *tls,
+            kind: *kind,
+            name,
+            connector,
+            forwards: route,
+            shared: AtomicU8::new(1),
+            hash: 0,
+        });
+        key.with_keepalive(self.keepalive)
     }
 
     /// A key for an endpoint whose own host is certified.
@@ -75,21 +98,32 @@ impl Key {
             Kind::Auto | Kind::H1 => 1,
             Kind::H2 | Kind::H3 => 2,
         });
-        Self::of(Origin { endpoint, tls, kind, name, connector, shared, hash: 0 })
+        Self::of(Origin { endpoint, tls, kind, name, connector, forwards: None, shared, hash: 0 })
     }
 
     fn of(mut origin: Origin) -> Self {
-        origin.hash = RANDOM.hash_one((&origin.name, &origin.endpoint, origin.kind));
+        origin.hash = match origin.forwards {
+            None => RANDOM.hash_one((&origin.name, &origin.endpoint, origin.kind)),
+            Some(route) => RANDOM.hash_one((route, origin.kind)),
+        };
         Self { origin: Arc::new(origin), keepalive: None }
     }
 
     /// The same origin served by another endpoint (RFC 7838 2.1).
     pub(crate) fn alternative(&self, endpoint: Endpoint, kind: Kind) -> Self {
         let origin = &self.origin;
+        if origin.endpoint == endpoint && origin.kind == kind {
+            return self.clone();
+        }
         let (name, connector) = (origin.name.clone(), origin.connector.clone());
         let shared = AtomicU8::new(if kind == Kind::Auto { 0 } else { 2 });
-        let key = Self::of(Origin { endpoint, tls: true, kind, name, connector, shared, hash: 0 });
+        let key = Self::of(Origin { endpoint, tls: true, kind, name, connector, forwards: None, shared, hash: 0 });
         key.with_keepalive(self.keepalive)
+    }
+
+    /// Whether the endpoint is the origin's own, and no alternative.
+    pub(crate) fn is_own(&self) -> bool {
+        self.origin.endpoint.host_text() == *self.origin.name
     }
 
     pub(crate) fn with_keepalive(mut self, keepalive: Keepalive) -> Self {
@@ -130,8 +164,8 @@ impl PartialEq for Key {
             || (a.hash == b.hash
                 && a.kind == b.kind
                 && a.tls == b.tls
-                && a.endpoint == b.endpoint
-                && a.name == b.name
+                && a.forwards == b.forwards
+                && (a.forwards.is_some() || (a.endpoint == b.endpoint && a.name == b.name))
                 && same_way())
     }
 }

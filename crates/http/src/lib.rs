@@ -1,13 +1,14 @@
 //! An HTTP client: HTTP/1.1, HTTP/2 and HTTP/3 with one face, over any way that a [`Connector`](portolan_core::Connector) knows.
 //!
 //! - **Port and TLS**: 80 and 443; TLS with ALPN, and HTTP/2 in cleartext by prior knowledge.
-//! - **What works**: HTTP/3 taken up from `Alt-Svc` and raced, with a memory of what was broken; a pool with limits by host and in
+//! - **What works**: HTTP/3 taken up from `Alt-Svc` and from HTTPS records, and raced, with a memory of what was broken;
+//!   origins that share connections; a pool with limits by host and in
 //!   all; retries that know what became of the request, within a budget, `Retry-After`, hedging; redirects; cookies with the
 //!   public suffix list; gzip, deflate, br and zstd undone within limits; forms, multipart, JSON; Basic, Bearer and Digest; HSTS;
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
 //!   ways with progress; bounds for every phase, timings of each; middleware, tower services.
-//! - **What is not done**: HTTPS records of DNS, coalescing of connections, plain http in absolute form through HTTP proxies (they are
-//!   asked for a tunnel), PAC, ECH, NTLM and Negotiate, server push, international host names (write them in punycode).
+//! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push, international host
+//!   names (write them in punycode).
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
 //!   proxies; the servers of hyper, h2 and h3, and scripted peers that break the rules.
 //! - **Security**: the connector's address policy sees each address, redirects and alternatives included; credentials and cookies stay
@@ -32,6 +33,7 @@ pub mod cache;
 pub mod charset;
 mod civil;
 mod client;
+mod coalesce;
 mod connection;
 pub mod cookie;
 pub mod decode;
@@ -45,6 +47,7 @@ mod key;
 mod middleware;
 pub mod multipart;
 pub mod range;
+mod records;
 mod redirect;
 mod request;
 mod response;

@@ -402,6 +402,15 @@ impl RequestBuilder {
         })
     }
 
+    /// Holds the body back until the server asks for it, or has said nothing for a while (`expect: 100-continue`, RFC 9110
+    /// 10.1.1): for large bodies that may not be wanted. A server that can't do that (417) is asked once more without.
+    pub fn expect_continue(self) -> Self {
+        self.map(|request| {
+            request.parts.headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            Ok(())
+        })
+    }
+
     /// Called with each informational response (1xx), 103 Early Hints among them.
     pub fn on_informational(self, callback: impl Fn(http::Response<()>) + Send + Sync + 'static) -> Self {
         let callback: Arc<dyn Fn(http::Response<()>) + Send + Sync> = Arc::new(callback);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::Uri;
+use http::uri::Scheme;
 use portolan_core::{Error, Result};
 
 /// Whatever names a URL.
@@ -226,6 +227,21 @@ impl fmt::Debug for Redacted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// The same over TLS; the default port becomes the default port.
+pub(crate) fn secure(uri: &Uri) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = match uri.scheme_str()? {
+        "http" => Some(Scheme::HTTPS),
+        "ws" => Scheme::try_from("wss").ok(),
+        _ => return None,
+    };
+    let authority = parts.authority.as_ref()?.as_str();
+    if uri.port_u16() == Some(80) {
+        parts.authority = Some(authority.rsplit_once(':').map_or(authority, |(bare, _)| bare).parse().ok()?);
+    }
+    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use http::Uri;
 use http::request::Parts;
+use http::{StatusCode, Uri};
 use portolan_core::{Endpoint, Result, Timeouts, clock};
 use portolan_pool::{Lease, Pool, may_fall_back};
 use tokio::task::JoinHandle;
@@ -30,7 +30,7 @@ const BROKEN_FOR: Duration = Duration::from_secs(300);
 const BROKEN_AT_MOST: Duration = Duration::from_secs(2 * 86_400);
 
 /// The ways to one server.
-enum Ways {
+pub(crate) enum Ways {
     One(Key),
     /// The first, and what is used where it fails.
     Either(Key, Key),
@@ -42,6 +42,23 @@ enum Ways {
     },
 }
 
+impl Ways {
+    /// The one that is tried last.
+    pub(crate) fn last(&self) -> &Key {
+        match self {
+            Self::One(key) | Self::Either(_, key) | Self::Raced { other: key, .. } => key,
+        }
+    }
+
+    /// The key of the origin, if HTTPS records may lead elsewhere: what the server itself told goes before.
+    fn of_records(&self) -> Option<&Key> {
+        match self {
+            Self::Raced { told: Some(_), .. } | Self::Either(..) => None,
+            Self::One(key) | Self::Raced { other: key, .. } => Some(key),
+        }
+    }
+}
+
 impl Client {
     /// One attempt, by the way that serves.
     pub(crate) async fn by_ways(
@@ -51,13 +68,26 @@ impl Client {
         more: Option<&More>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
-        match self.ways(&parts.uri, more)? {
-            Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
-            ways => Box::pin(self.by_several(ways, parts, body, timeouts)).await,
+        match self.ways(parts, more)? {
+            Ways::One(key) if !self.has_records(&key) => self.once(parts, body, &key, None, timeouts).await,
+            ways => {
+                if let Some(key) = ways.of_records().filter(|key| self.has_records(key))
+                    && let Some(result) = Box::pin(self.by_records(key, parts, body, timeouts)).await
+                {
+                    return result;
+                }
+                Box::pin(self.by_several(ways, parts, body, timeouts)).await
+            }
         }
     }
 
-    async fn by_several(&self, ways: Ways, parts: &Parts, body: &mut Body, timeouts: &Timeouts) -> Result<Response> {
+    pub(crate) async fn by_several(
+        &self,
+        ways: Ways,
+        parts: &Parts,
+        body: &mut Body,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
         match ways {
             Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
             Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
@@ -73,6 +103,15 @@ impl Client {
                     return self.once(parts, body, &other, Some(lease), timeouts).await;
                 }
                 match self.once(parts, body, &h3, Some(lease), timeouts).await {
+                    // RFC 7838 6: the alternative is none for this origin.
+                    Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && body.is_replayable() => {
+                        drop(response);
+                        match (told, &self.settings().alt_svc) {
+                            (Some(_), Some(alt_svc)) => alt_svc.forget(&parts.uri),
+                            _ => self.broken().add(&h3),
+                        }
+                        self.once(parts, body, &other, None, timeouts).await
+                    }
                     Err(error) if may_fall_back(&error) => {
                         tracing::debug!(%error, "fell back from http3");
                         self.failed(&h3, &parts.uri, told.as_ref());
@@ -84,12 +123,13 @@ impl Client {
         }
     }
 
-    fn ways(&self, uri: &Uri, more: Option<&More>) -> Result<Ways> {
+    fn ways(&self, parts: &Parts, more: Option<&More>) -> Result<Ways> {
+        let uri = &parts.uri;
         let settings = self.settings();
         let version = more.and_then(|more| more.version).unwrap_or(settings.version);
         let connector = more.and_then(|more| more.connector.as_ref());
         let keepalive = keepalive_of(more.and_then(|more| more.keepalive), settings);
-        let key = |kind| Ok(self.key(uri, kind, connector)?.with_keepalive(keepalive));
+        let key = |kind| Ok(self.key(parts, kind, connector)?.with_keepalive(keepalive));
         let tls = uri.scheme_str() == Some("https");
         match version {
             Version::Http1Only => Ok(Ways::One(key(Kind::H1)?)),
@@ -106,7 +146,7 @@ impl Client {
                     return Ok(Ways::One(other));
                 };
                 let host = told.host.as_deref().unwrap_or(&other.name);
-                let h3 = other.alternative(Endpoint::new(host, told.port)?, Kind::H3);
+                let h3 = other.alternative(Endpoint::new(host, told.port)?.with_scheme("https"), Kind::H3);
                 Ok(Ways::Raced { h3, other, told: Some(told) })
             }
             Version::Auto | Version::PreferHttp2 | Version::PreferHttp3 => Ok(Ways::One(key(Kind::Auto)?)),
@@ -245,12 +285,12 @@ impl Drop for Racer {
 pub(crate) struct Broken(Mutex<HashMap<Key, (clock::Instant, u32)>>);
 
 impl Broken {
-    fn is(&self, key: &Key) -> bool {
+    pub(crate) fn is(&self, key: &Key) -> bool {
         let ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ways.get(key).is_some_and(|(until, _)| *until > clock::now())
     }
 
-    fn add(&self, key: &Key) {
+    pub(crate) fn add(&self, key: &Key) {
         let mut ways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ways.len() >= MAX_BROKEN {
             ways.clear();

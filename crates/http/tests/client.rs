@@ -18,8 +18,9 @@ use http::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use portolan_core::{Connector, Delivery, Kind, Phase, Policy};
-use portolan_http::{Body, Client, Failed, Middleware, Next, Redirect, Request, Response};
+use portolan_core::resolve::failed;
+use portolan_core::{Connector, Delivery, Kind, Phase, Policy, ResolveFailure, Resolver, Roots, Tls};
+use portolan_http::{Body, Client, Failed, Middleware, Next, Redirect, Request, Response, Version};
 use portolan_testbed::Certs;
 use portolan_testbed::rogue::{Rogue, Script};
 use support::{Handler, Web, connector, heads, reply};
@@ -572,4 +573,61 @@ async fn progress_is_told_and_names_can_be_given_addresses() {
     let url = format!("http://nowhere.test:{}/", web.addr.port());
     assert!(text(client.post(url).body(body).send().await.unwrap()).await.ends_with("0123456789"));
     assert_eq!(*seen.lock().unwrap(), [(10, Some(10))]);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_expect_is_asked_once_more_without() {
+    let web = Web::plain(Arc::new(|request| {
+        Box::pin(async move {
+            if request.headers().contains_key("expect") {
+                return reply(417, "cannot");
+            }
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap();
+            reply(200, body.to_bytes())
+        })
+    }))
+    .await;
+    for version in [Version::Http1Only, Version::Http2Only] {
+        let client = Client::builder().version(version).build().unwrap();
+        let response = client.post(web.url("/")).body("precious").expect_continue().send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.text().await.unwrap(), "precious");
+    }
+}
+
+#[tokio::test]
+async fn what_concerns_the_way_can_be_said_on_the_client() {
+    let certs = Certs::new();
+    let web =
+        Web::tls(&certs, &["http/1.1"], heads(|request| reply(200, request.headers()["x-a"].as_bytes().to_vec())))
+            .await;
+    let tls = || Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let headers = [("x-a".parse().unwrap(), HeaderValue::from_static("one"))].into_iter().collect();
+    let client = Client::builder().tls(tls()).default_headers(headers).max_requests_per_connection(1);
+    let client = client.connect_timeout(Duration::from_secs(3)).build().unwrap();
+    assert_eq!(client.connector().timeouts().connect_limit(), Some(Duration::from_secs(3)));
+    for own in [None, Some("two")] {
+        let request = client.get(web.url("/"));
+        let request = own.into_iter().fold(request, |request, value| request.header("x-a", value));
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), own.unwrap_or("one"));
+    }
+    assert_eq!(web.accepted(), 2);
+    let aged = Client::builder().tls(tls()).max_connection_age(Duration::ZERO).build().unwrap();
+    for _ in 0..2 {
+        aged.get(web.url("/")).header("x-a", "b").send().await.unwrap().bytes().await.unwrap();
+    }
+    assert_eq!(web.accepted(), 4);
+    let guarded = Client::builder().tls(tls()).policy(Policy::public_only()).build().unwrap();
+    assert_eq!(guarded.get(web.url("/")).send().await.unwrap_err().kind(), Kind::Blocked);
+    let nowhere = Resolver::from_fn(|name| async move { Err(failed(&name, ResolveFailure::NoSuchName)) });
+    let lost = Client::builder().resolver(nowhere).build().unwrap();
+    assert_eq!(lost.get("http://somewhere.test/").send().await.unwrap_err().kind(), Kind::Resolve);
+    // One in all: the idle one of another host makes room.
+    let other = Web::plain(heads(|_| reply(200, "ok"))).await;
+    let single = Client::builder().tls(tls()).max_connections(1).build().unwrap();
+    for url in [web.url("/"), other.url("/"), web.url("/")] {
+        single.get(url).header("x-a", "b").send().await.unwrap().bytes().await.unwrap();
+        assert_eq!(single.metrics().idle + single.metrics().busy, 1);
+    }
+    assert_eq!((single.metrics().opened, single.metrics().retired), (3, 2));
 }

@@ -15,63 +15,8 @@ use portolan_core::{Delivery, Error, Kind};
 use portolan_http::alt_svc::AltSvcCache;
 use portolan_http::{Body, Client, ClientBuilder, Version};
 use portolan_testbed::{Certs, ServerTls};
+use support::quic::{ANY, answer, answers, next, serve};
 use support::{Web, connector, heads, reply};
-
-type Server = h3::server::Connection<h3_quinn::Connection, Bytes>;
-type Stream = h3::server::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
-
-/// A QUIC server on the loopback; `handle` gets each connection and its number.
-fn serve<F, Fut>(certs: &Certs, at: SocketAddr, handle: F) -> (SocketAddr, Arc<AtomicUsize>)
-where
-    F: Fn(usize, quinn::Connection, Server) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    let crypto =
-        quinn::crypto::rustls::QuicServerConfig::try_from(ServerTls::new(certs).alpn(["h3"]).config()).unwrap();
-    let endpoint = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), at).unwrap();
-    let addr = endpoint.local_addr().unwrap();
-    let count = Arc::new(AtomicUsize::new(0));
-    let (counter, handle) = (count.clone(), Arc::new(handle));
-    tokio::spawn(async move {
-        while let Some(incoming) = endpoint.accept().await {
-            let handle = handle.clone();
-            let number = counter.fetch_add(1, Ordering::SeqCst);
-            tokio::spawn(async move {
-                let Ok(quic) = incoming.await else { return };
-                let Ok(server) = h3::server::Connection::new(h3_quinn::Connection::new(quic.clone())).await else {
-                    return;
-                };
-                handle(number, quic, server).await;
-            });
-        }
-    });
-    (addr, count)
-}
-
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-/// The next request that can be read; one that is reset before that is passed over.
-async fn next(server: &mut Server) -> Option<Stream> {
-    loop {
-        let resolver = server.accept().await.ok()??;
-        if let Ok((_, stream)) = resolver.resolve_request().await {
-            return Some(stream);
-        }
-    }
-}
-
-async fn answer(mut stream: Stream) {
-    let _ = stream.send_response(Response::new(())).await;
-    let _ = stream.send_data(Bytes::from_static(b"ok")).await;
-    let _ = stream.finish().await;
-}
-
-/// Answers everything.
-async fn answers(_: usize, _: quinn::Connection, mut server: Server) {
-    while let Some(stream) = next(&mut server).await {
-        tokio::spawn(answer(stream));
-    }
-}
 
 fn builder(certs: &Certs) -> ClientBuilder {
     Client::builder().connector(connector(certs, &[])).version(Version::Http3Only)
@@ -98,7 +43,7 @@ async fn emptied(client: &Client) {
 #[tokio::test]
 async fn one_http3_connection_serves_many() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, answers);
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, answers);
     let client = builder(&certs).build().unwrap();
     let url = format!("https://localhost:{}/", addr.port());
     for turn in 0..3 {
@@ -116,7 +61,7 @@ async fn one_http3_connection_serves_many() {
 #[tokio::test]
 async fn retries_http3_request_after_goaway_on_reused_connection() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |number, quic, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |number, quic, mut server| async move {
         if number > 0 {
             return answers(number, quic, server).await;
         }
@@ -139,7 +84,7 @@ async fn retries_http3_request_after_goaway_on_reused_connection() {
 #[tokio::test]
 async fn retries_http3_request_after_peer_closes_reused_connection_before_response() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |number, quic, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |number, quic, mut server| async move {
         if number > 0 {
             return answers(number, quic, server).await;
         }
@@ -158,7 +103,7 @@ async fn retries_http3_request_after_peer_closes_reused_connection_before_respon
 #[tokio::test]
 async fn opens_new_http3_connection_after_idle_peer_close() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |_, quic, mut server| async move {
         let Some(stream) = next(&mut server).await else { return };
         answer(stream).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -176,7 +121,7 @@ async fn opens_new_http3_connection_after_idle_peer_close() {
 #[tokio::test]
 async fn does_not_retry_http3_request_after_response_headers_have_started() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |_, quic, mut server| async move {
         let Some(mut stream) = next(&mut server).await else { return };
         let _ = stream.send_response(Response::new(())).await;
         let _ = stream.send_data(Bytes::from_static(b"half")).await;
@@ -193,7 +138,7 @@ async fn does_not_retry_http3_request_after_response_headers_have_started() {
 #[tokio::test]
 async fn evicts_idle_http3_goaway_connection_before_reusing_pool_slot() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |_, quic, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |_, quic, mut server| async move {
         let Some(stream) = next(&mut server).await else { return };
         answer(stream).await;
         let _ = server.shutdown(1).await;
@@ -212,7 +157,7 @@ async fn evicts_idle_http3_goaway_connection_before_reusing_pool_slot() {
 #[tokio::test]
 async fn request_body_stream_error_fails_only_the_failed_http3_stream() {
     let certs = Certs::new();
-    let (addr, connections) = serve(&certs, ANY, |_, _, mut server| async move {
+    let (addr, connections) = serve(ServerTls::new(&certs), ANY, |_, _, mut server| async move {
         while let Some(mut stream) = next(&mut server).await {
             tokio::spawn(async move {
                 while let Ok(Some(data)) = stream.recv_data().await {
@@ -253,7 +198,7 @@ async fn both(certs: &Certs) -> (Web, Arc<AtomicUsize>) {
         }),
     )
     .await;
-    let (quic, connections) = serve(certs, ANY, answers);
+    let (quic, connections) = serve(ServerTls::new(certs), ANY, answers);
     says.set(format!("h3=\":{}\"; ma=600", quic.port())).unwrap();
     (web, connections)
 }
@@ -312,7 +257,7 @@ async fn preferring_http3_falls_back_where_the_way_fails_and_only_there() {
         assert_eq!(client.get(web.url("/")).send().await.unwrap().version(), Spoken::HTTP_2);
     }
     // The same port by UDP: now it is there.
-    let (_, quic) = serve(&certs, SocketAddr::new(ANY.ip(), web.addr.port()), answers);
+    let (_, quic) = serve(ServerTls::new(&certs), SocketAddr::new(ANY.ip(), web.addr.port()), answers);
     let client = prefer().http3_head_start(Duration::from_secs(5)).build().unwrap();
     let response = client.get(web.url("/")).send().await.unwrap();
     assert_eq!(response.version(), Spoken::HTTP_3);
@@ -323,4 +268,24 @@ async fn preferring_http3_falls_back_where_the_way_fails_and_only_there() {
     let error: Error =
         only.get(silent.url("/")).timeouts(timeouts).timeout(Duration::from_millis(500)).send().await.unwrap_err();
     assert!(matches!(error.kind(), Kind::Timeout | Kind::Connect), "{error}");
+}
+
+#[tokio::test]
+async fn an_alternative_that_is_not_the_origins_is_forgotten() {
+    let certs = Certs::new();
+    let (web, _) = both(&certs).await;
+    let (wrong, quic) = serve(ServerTls::new(&certs), ANY, |_, _, mut server| async move {
+        while let Some(mut stream) = next(&mut server).await {
+            let _ = stream.send_response(Response::builder().status(421).body(()).unwrap()).await;
+            let _ = stream.finish().await;
+        }
+    });
+    let memory = AltSvcCache::new();
+    memory.record_text(&web.url("/").parse().unwrap(), &format!("h3=\":{}\"", wrong.port()));
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).build().unwrap();
+    let response = client.post(web.url("/")).body("x").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version(), response.attempts()), (200, Spoken::HTTP_2, 1));
+    assert_eq!(quic.load(Ordering::SeqCst), 1);
+    let known = memory.lookup(&web.url("/").parse().unwrap(), "h3");
+    assert!(known.is_none_or(|service| service.port != wrong.port()));
 }

@@ -1,11 +1,13 @@
-//! HTTPS through proxies, with HTTP/1.1 and HTTP/2 inside.
+//! HTTPS through proxies, with HTTP/1.1 and HTTP/2 inside; plain HTTP in absolute form.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use http::Version as Spoken;
-use portolan_core::Kind;
+use portolan_core::{Connector, Hop, Kind, Policy};
 use portolan_http::{Client, Version};
 use portolan_testbed::Certs;
 use support::{Web, connect_proxy, connector, heads, reply, socks5_proxy};
@@ -113,4 +115,116 @@ async fn one_request_can_take_a_proxy_of_its_own() {
     let response = client.get(web.url("/")).proxy(hop).send().await.unwrap();
     assert_eq!(response.connection_info().hops.len(), 1);
     assert_eq!(heard.lock().unwrap().len(), 1);
+}
+
+/// A proxy that forwards: it says what it was asked for, and refuses whoever is not joe, if joe it must be.
+async fn forwarder(joe: bool) -> (Web, Arc<Mutex<Vec<String>>>) {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = heard.clone();
+    let web = Web::plain(heads(move |request| {
+        let field = |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
+        let login = field("proxy-authorization");
+        log.lock().unwrap().push(format!("{} {} {login} {}", request.method(), request.uri(), field("x-hop")));
+        if request.method() == http::Method::CONNECT {
+            return reply(403, "no tunnels here");
+        }
+        if joe && login != "Basic am9lOnNlY3JldA==" {
+            let mut refusal = reply(407, "who?");
+            refusal.headers_mut().insert("proxy-authenticate", "Basic realm=x".parse().unwrap());
+            return refusal;
+        }
+        reply(200, field("host"))
+    }))
+    .await;
+    (web, heard)
+}
+
+fn through(hop: Hop) -> Client {
+    Client::builder().connector(Connector::builder().via(hop).build().unwrap()).build().unwrap()
+}
+
+#[tokio::test]
+async fn plain_http_goes_to_a_proxy_in_absolute_form_and_origins_share_its_connection() {
+    let (proxy, heard) = forwarder(true).await;
+    let hop = Hop::parse(&format!("http://joe:secret@{}", proxy.addr)).unwrap().header("x-hop", "1").unwrap();
+    let client = through(hop);
+    for (turn, host) in ["a.test", "b.test:8080", "a.test"].into_iter().enumerate() {
+        let response = client.get(format!("http://ann:pw@{host}/path?q=1")).send().await.unwrap();
+        assert_eq!(response.is_reused(), turn > 0);
+        assert_eq!(response.connection_info().hops[0].authority, proxy.addr.to_string());
+        assert_eq!(response.text().await.unwrap(), host);
+    }
+    let login = "Basic am9lOnNlY3JldA== 1";
+    let asked = ["a.test", "b.test:8080", "a.test"].map(|host| format!("GET http://{host}/path?q=1 {login}"));
+    assert_eq!(*heard.lock().unwrap(), asked);
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_route_may_be_for_one_scheme_alone() {
+    let (proxy, heard) = forwarder(false).await;
+    let web = Web::plain(heads(|_| reply(200, "direct"))).await;
+    let hop = Hop::http(proxy.addr.into());
+    let route = portolan_core::Route::all().scheme("https").via([hop.clone()]);
+    let net = Connector::builder().route(route).build().unwrap();
+    let client = Client::builder().connector(net).build().unwrap();
+    assert_eq!(client.get(web.url("/")).send().await.unwrap().text().await.unwrap(), "direct");
+    let net = Connector::builder().route(portolan_core::Route::all().scheme("http").via([hop])).build().unwrap();
+    let client = Client::builder().connector(net).build().unwrap();
+    assert_eq!(client.get("http://a.test/").send().await.unwrap().text().await.unwrap(), "a.test");
+    assert_eq!(heard.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_forwarding_proxy_that_wants_credentials_is_the_same_error_as_one_that_tunnels() {
+    let (proxy, heard) = forwarder(true).await;
+    for (login, says) in [("", "wants credentials"), ("joe:wrong@", "refused the credentials")] {
+        let client = through(Hop::parse(&format!("http://{login}{}", proxy.addr)).unwrap());
+        let error = client.get("http://a.test/").send().await.unwrap_err();
+        assert_eq!((error.kind(), error.hop(), error.code()), (Kind::Auth, Some(0), Some(407)));
+        assert!(error.message().contains(says) && error.message().ends_with("Basic"), "{error}");
+        assert_eq!(error.endpoint().unwrap().authority(), "a.test:80");
+    }
+    assert_eq!(heard.lock().unwrap().len(), 2);
+    // Who brings credentials for the request gets the answer itself.
+    let client = through(Hop::http(proxy.addr.into()));
+    let request = client.get("http://a.test/").header("proxy-authorization", "Basic am9lOnNlY3JldA==");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn plain_http_asks_for_a_tunnel_where_it_must() {
+    let (proxy, heard) = forwarder(false).await;
+    let hop = Hop::http(proxy.addr.into());
+    let fails = async |client: Client, change: fn(portolan_http::RequestBuilder) -> portolan_http::RequestBuilder| {
+        let error = change(client.get("http://127.0.0.1:9/")).send().await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (Kind::Hop, Some(403)), "{error}");
+    };
+    fails(through(hop.clone().always_tunnel(true)), |request| request).await;
+    fails(through(hop.clone()), |request| request.header("connection", "upgrade").header("upgrade", "x")).await;
+    fails(through(hop.clone()), |request| request.version(Version::Http2Only)).await;
+    assert!(heard.lock().unwrap().iter().all(|line| line.starts_with("CONNECT")));
+    heard.lock().unwrap().clear();
+    // Under a policy the address is checked here, and asked for: a forwarding proxy would look the name up once more.
+    let policy = Policy::any().deny("10.0.0.0/8").unwrap();
+    let net = Connector::builder().policy(policy.clone()).resolve("a.test", ["127.0.0.9".parse().unwrap()]);
+    let client = Client::builder().connector(net.via(hop.clone()).build().unwrap()).build().unwrap();
+    client.get("http://a.test/").send().await.unwrap_err();
+    assert!(heard.lock().unwrap()[0].starts_with("CONNECT 127.0.0.9:80 "));
+    heard.lock().unwrap().clear();
+    let net = Connector::builder().policy(policy).trust_hop_resolution(true).via(hop).build().unwrap();
+    let client = Client::builder().connector(net).build().unwrap();
+    assert_eq!(client.get("http://10.1.2.3/").send().await.unwrap_err().kind(), Kind::Blocked);
+    assert!(heard.lock().unwrap().is_empty());
+    assert_eq!(client.get("http://a.test/").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_chain_that_fails_leaves_plain_http_to_the_next_proxy() {
+    let (proxy, _) = forwarder(false).await;
+    let closed = std::net::SocketAddr::from(([127, 0, 0, 1], portolan_testbed::free_port()));
+    let net = Connector::builder().via(Hop::http(closed.into())).or_via([Hop::http(proxy.addr.into())]).build();
+    let client = Client::builder().connector(net.unwrap()).build().unwrap();
+    let response = client.get("http://a.test/").send().await.unwrap();
+    assert_eq!(response.connection_info().hops[0].authority, proxy.addr.to_string());
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
+use http::HeaderMap;
 use portolan_core::{Delivery, Error, Phase, Result};
 use portolan_wire::Alarm;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,6 +44,8 @@ pub struct Connection<T> {
     /// Whether both sides agree that another request may follow.
     pub(crate) keep_alive: bool,
     pub(crate) options: Options,
+    /// The fields for a proxy at the other end.
+    pub(crate) proxy: Option<Box<HeaderMap>>,
     pub(crate) alarm: Alarm,
     /// Room for the next read of a long body.
     room: usize,
@@ -59,10 +62,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             state: State::Idle,
             keep_alive: true,
             options,
+            proxy: None,
             alarm: Alarm::default(),
             room: LARGE,
             requests: 0,
         }
+    }
+
+    /// Says that a proxy is at the other end: requests go out in absolute form (RFC 9112 3.2.2), with these fields where they
+    /// don't have their own of that name.
+    #[must_use]
+    pub fn to_proxy(mut self, fields: HeaderMap) -> Self {
+        self.proxy = Some(Box::new(fields));
+        self
+    }
+
+    /// The fields for the proxy at the other end, where [`to_proxy`](Self::to_proxy) said that one is there.
+    pub fn proxy_fields(&self) -> Option<&HeaderMap> {
+        self.proxy.as_deref()
     }
 
     /// The stream beneath.

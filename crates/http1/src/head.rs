@@ -30,8 +30,15 @@ pub(crate) struct Asked {
     pub(crate) close: bool,
 }
 
-/// Writes the head of `parts` to `out`, for a body of `length` bytes if that is known.
-pub(crate) fn encode(parts: &Parts, length: Option<u64>, options: &Options, out: &mut BytesMut) -> Result<Asked> {
+/// Writes the head of `parts` to `out`, for a body of `length` bytes if that is known. `proxy` are the fields for the proxy that
+/// is at the other end, if one is.
+pub(crate) fn encode(
+    parts: &Parts,
+    length: Option<u64>,
+    proxy: Option<&HeaderMap>,
+    options: &Options,
+    out: &mut BytesMut,
+) -> Result<Asked> {
     if !matches!(parts.version, Version::HTTP_11 | Version::HTTP_10 | Version::HTTP_2 | Version::HTTP_3) {
         return Err(usage("a request's version is none that can be sent"));
     }
@@ -44,7 +51,7 @@ pub(crate) fn encode(parts: &Parts, length: Option<u64>, options: &Options, out:
         expect: false,
         close: false,
     };
-    target(parts, out)?;
+    target(parts, proxy.is_some(), out)?;
     if !parts.headers.contains_key(header::HOST) {
         let authority = parts.uri.authority().ok_or_else(|| usage("a request without a host"))?;
         field_name(&header::HOST, options.title_case, out);
@@ -68,6 +75,11 @@ pub(crate) fn encode(parts: &Parts, length: Option<u64>, options: &Options, out:
         } else if name == header::EXPECT {
             asked.expect = value.as_bytes().eq_ignore_ascii_case(b"100-continue") && framing != Framing::None;
         }
+        field_name(name, options.title_case, out);
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    for (name, value) in proxy.into_iter().flatten().filter(|(name, _)| !parts.headers.contains_key(*name)) {
         field_name(name, options.title_case, out);
         out.put_slice(value.as_bytes());
         out.put_slice(b"\r\n");
@@ -98,7 +110,7 @@ fn content_length(length: u64, options: &Options, out: &mut BytesMut) {
 }
 
 /// The request line (RFC 9112 3).
-fn target(parts: &Parts, out: &mut BytesMut) -> Result<()> {
+fn target(parts: &Parts, proxied: bool, out: &mut BytesMut) -> Result<()> {
     let (method, uri) = (&parts.method, &parts.uri);
     out.reserve(256);
     out.put_slice(method.as_str().as_bytes());
@@ -111,7 +123,7 @@ fn target(parts: &Parts, out: &mut BytesMut) -> Result<()> {
         }
         out.put_slice(authority.as_str().as_bytes());
     } else {
-        if parts.extensions.get::<AbsoluteForm>().is_some() {
+        if proxied || parts.extensions.get::<AbsoluteForm>().is_some() {
             let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
                 return Err(usage("an absolute form without scheme and host"));
             };

@@ -53,14 +53,15 @@ where
     let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     let connection = &mut *conn;
     connection.begin()?;
-    let asked = match head::encode(parts, length, &connection.options, &mut connection.write) {
-        Ok(asked) => asked,
-        Err(error) => {
-            connection.write.clear();
-            connection.state = State::Idle;
-            return Err(error);
-        }
-    };
+    let asked =
+        match head::encode(parts, length, connection.proxy.as_deref(), &connection.options, &mut connection.write) {
+            Ok(asked) => asked,
+            Err(error) => {
+                connection.write.clear();
+                connection.state = State::Idle;
+                return Err(error);
+            }
+        };
     let stage = if asked.expect { Stage::Head } else { Stage::Body };
     let mut call = Call {
         upload: Upload::new(body, asked.framing),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
+use portolan_core::kit::{self, Hold};
 use portolan_core::{BoxError, Delivery, Error, Kind, Phase, Result, clock};
 
 use crate::body::RecvBody;
@@ -82,10 +83,17 @@ impl SendRequest {
         B::Error: Into<BoxError>,
     {
         let end = body.is_end_stream() && parts.method != Method::CONNECT;
-        let pending =
-            Pending { shared: Some(&self.shared), key: self.open(parts, end, body.size_hint().exact()).await? };
+        let key = self.open(parts, end, body.size_hint().exact()).await?;
+        let mut pending = Pending { shared: Some(&self.shared), key, hold: None };
         if !end {
-            let mut sending = Box::pin(Sending::new(Arc::clone(&self.shared), pending.key, body));
+            let held = if expects(parts) {
+                let (hold, held) = kit::hold(self.shared.lock().config.expect);
+                pending.hold = Some(hold);
+                Some(held)
+            } else {
+                None
+            };
+            let mut sending = Box::pin(Sending::new(Arc::clone(&self.shared), pending.key, body, held));
             // Most bodies fit the window at once, and never see the driver.
             let sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
             if !sent {
@@ -210,6 +218,8 @@ impl Drop for Flight<'_> {
 struct Pending<'a> {
     shared: Option<&'a Arc<Shared>>,
     key: Key,
+    /// The body, until the peer asks for it.
+    hold: Option<Hold>,
 }
 
 impl Drop for Pending<'_> {
@@ -223,13 +233,21 @@ impl Drop for Pending<'_> {
 impl Pending<'_> {
     async fn response(mut self, on_informational: Option<&OnInformational>) -> Result<Response<RecvBody>> {
         loop {
-            let answer = poll_fn(|cx| match self.shared {
-                Some(shared) => shared.with(|engine| engine.poll_answer(self.key, cx.waker())),
-                None => Poll::Pending,
+            let answer = poll_fn(|cx| {
+                if let Some(hold) = &mut self.hold {
+                    hold.poll(cx);
+                }
+                match self.shared {
+                    Some(shared) => shared.with(|engine| engine.poll_answer(self.key, cx.waker())),
+                    None => Poll::Pending,
+                }
             })
             .await;
             match answer {
                 Answer::Informational(response) => {
+                    if let Some(hold) = self.hold.as_mut().filter(|_| response.status() == StatusCode::CONTINUE) {
+                        hold.release();
+                    }
                     if let Some(callback) = on_informational {
                         callback.call(response);
                     }
@@ -246,6 +264,12 @@ impl Pending<'_> {
             }
         }
     }
+}
+
+/// RFC 9110 10.1.1.
+fn expects(parts: &Parts) -> bool {
+    let value = parts.headers.get(header::EXPECT);
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn response((status, headers): Head, body: impl FnOnce(Option<u64>) -> RecvBody) -> Response<RecvBody> {

@@ -2,13 +2,13 @@
 //!
 //! - **Port and TLS**: any stream that is already connected. Over TLS (port 443) ALPN must have chosen `h2`; in cleartext
 //!   (port 80) it is HTTP/2 by prior knowledge.
-//! - **What works**: requests and streamed bodies with backpressure, trailers both ways, informational responses, flow control
+//! - **What works**: requests and streamed bodies with backpressure, trailers both ways, informational responses, `expect: 100-continue`, flow control
 //!   whose windows grow with the bandwidth-delay product, a stateful HPACK encoder within the peer's limits, the peer's
 //!   MAX_HEADER_LIST_SIZE and MAX_CONCURRENT_STREAMS (0 and lowered too) with a bounded queue, PING and keepalive, GOAWAY and
 //!   REFUSED_STREAM as exact [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 8441), ALTSVC
 //!   (RFC 7838) and ORIGIN (RFC 8336) as events; proxies: tunnels and datagrams for any protocol, see [`hop`].
-//! - **What is not done**: server push (refused), priorities (ignored, and none are sent), holding a body back for
-//!   `expect: 100-continue`, the h2c upgrade of HTTP/1.1 (RFC 9113 dropped it).
+//! - **What is not done**: server push (refused), priorities (ignored, and none are sent), the h2c upgrade of HTTP/1.1 (RFC 9113
+//!   dropped it).
 //! - **Tested against**: a scripted peer that breaks the rules, the h2 crate's server, nghttpd.
 //! - **Security**: frames are measured before room is made for them; header lists, CONTINUATION, resets, SETTINGS, PING, empty
 //!   and tiny frames are bounded without punishing a slow reader; what a stream may hold is its window. See [`Options`].

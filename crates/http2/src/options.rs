@@ -38,6 +38,7 @@ impl Default for Options {
                 max_streams: 1 << 14,
                 max_waiting: 1024,
                 keepalive: None,
+                expect: Duration::from_secs(1),
             },
             on_event: None,
         }
@@ -116,6 +117,13 @@ impl Options {
     /// Requests that may wait for a stream. Default 1024. One more fails at once, not sent.
     pub fn max_waiting(mut self, count: usize) -> Self {
         self.config.max_waiting = count;
+        self
+    }
+
+    /// How long the peer's word is awaited after `expect: 100-continue`, before the body is sent unasked (RFC 9110 10.1.1).
+    /// Default 1 s.
+    pub fn expect(mut self, limit: Duration) -> Self {
+        self.config.expect = limit;
         self
     }
 

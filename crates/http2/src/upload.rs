@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::Body;
 use portolan_core::BoxError;
+use portolan_core::kit::Held;
 
 use crate::proto::request;
 use crate::proto::send::Over;
@@ -21,6 +22,8 @@ pub(crate) struct Sending<B> {
     body: Pin<Box<B>>,
     pending: Bytes,
     last: bool,
+    /// Until the peer asks for it.
+    held: Option<Held>,
 }
 
 impl<B> Sending<B>
@@ -28,11 +31,18 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(shared: Arc<Shared>, key: Key, body: B) -> Self {
-        Self { shared, key, body: Box::pin(body), pending: Bytes::new(), last: false }
+    pub(crate) fn new(shared: Arc<Shared>, key: Key, body: B, held: Option<Held>) -> Self {
+        Self { shared, key, body: Box::pin(body), pending: Bytes::new(), last: false, held }
     }
 
     fn poll_sending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        if let Some(held) = &mut self.held {
+            if !ready!(held.poll(cx)) {
+                self.shared.with(|engine| engine.abandon(self.key));
+                return Poll::Ready(Err(Over));
+            }
+            self.held = None;
+        }
         loop {
             if self.last || !self.pending.is_empty() {
                 let (key, pending, last) = (self.key, &mut self.pending, self.last);

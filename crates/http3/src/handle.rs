@@ -6,8 +6,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
+use portolan_core::kit::{self, Hold};
 use portolan_core::{BoxError, ConnectionInfo, Datagram, Delivery, Error, Kind, Phase, Result};
 use quinn::{RecvStream, SendStream};
 
@@ -99,13 +100,15 @@ impl SendRequest {
             return self.send_bare(&head, on_informational).await;
         }
         let Opened { reading, outgoing, slot, datagrams } = self.open(&head, false).await?;
-        let mut sending = Box::pin(Sending::new(slot, outgoing, body));
+        let (hold, held) =
+            if expects(parts) { Some(kit::hold(self.shared.config.expect)).unzip() } else { (None, None) };
+        let mut sending = Box::pin(Sending::new(slot, outgoing, body, held));
         // Most bodies fit the window at once, and never see the driver.
         let sent = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_ready())).await;
         if !sent {
             self.shared.hand_over(sending);
         }
-        respond(reading, on_informational, datagrams).await
+        respond(reading, hold, on_informational, datagrams).await
     }
 
     /// A request without a body. As early data it may have to be sent once more.
@@ -133,7 +136,7 @@ impl SendRequest {
                 outgoing.finish();
             }
             drop(outgoing);
-            let answer = answer(&mut reading, on_informational).await;
+            let answer = answer(&mut reading, None, on_informational).await;
             if answer.is_err() && again && reading.early_rejected() {
                 again = false;
                 drop(reading);
@@ -314,23 +317,40 @@ fn unsent(kind: Kind, message: impl Into<Box<str>>) -> Error {
     Error::new(kind, message).with_delivery(Delivery::NotSent).with_phase(Phase::Send).with_protocol(PROTOCOL)
 }
 
+/// RFC 9110 10.1.1.
+fn expects(parts: &Parts) -> bool {
+    let value = parts.headers.get(header::EXPECT);
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 async fn respond(
     mut reading: Box<Reading>,
+    hold: Option<Hold>,
     on_informational: Option<&OnInformational>,
     datagrams: Option<Datagrams>,
 ) -> Result<Response<RecvBody>> {
-    let (status, headers, ended) = answer(&mut reading, on_informational).await?;
+    let (status, headers, ended) = answer(&mut reading, hold, on_informational).await?;
     Ok(response(status, headers, (!ended).then_some(reading), datagrams))
 }
 
 /// The final head, and whether the stream has ended with it.
 async fn answer(
     reading: &mut Reading,
+    mut hold: Option<Hold>,
     on_informational: Option<&OnInformational>,
 ) -> Result<(StatusCode, HeaderMap, bool)> {
     loop {
-        match poll_fn(|cx| reading.poll_piece(cx)).await? {
+        let piece = poll_fn(|cx| {
+            if let Some(hold) = &mut hold {
+                hold.poll(cx);
+            }
+            reading.poll_piece(cx)
+        });
+        match piece.await? {
             Piece::Informational(response) => {
+                if let Some(hold) = hold.as_mut().filter(|_| response.status() == StatusCode::CONTINUE) {
+                    hold.release();
+                }
                 if let Some(callback) = on_informational {
                     callback.call(response);
                 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use portolan_core::BoxError;
+use portolan_core::kit::Held;
 use quinn::{SendStream, WriteError};
 
 use crate::proto::code::Code;
@@ -84,6 +85,8 @@ pub(crate) struct Sending<B> {
     outgoing: Outgoing,
     body: Pin<Box<B>>,
     last: bool,
+    /// Until the peer asks for it.
+    held: Option<Held>,
 }
 
 impl<B> Sending<B>
@@ -91,8 +94,8 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(slot: Arc<Slot>, outgoing: Outgoing, body: B) -> Self {
-        Self { slot, outgoing, body: Box::pin(body), last: false }
+    pub(crate) fn new(slot: Arc<Slot>, outgoing: Outgoing, body: B, held: Option<Held>) -> Self {
+        Self { slot, outgoing, body: Box::pin(body), last: false, held }
     }
 
     fn poll_sending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -108,6 +111,14 @@ where
                     self.outgoing.reset(Code::REQUEST_CANCELLED);
                     return Poll::Ready(());
                 }
+            }
+            if let Some(held) = &mut self.held {
+                if !ready!(held.poll(cx)) {
+                    // The answer came without the body: it is read all the same.
+                    self.outgoing.reset(Code::REQUEST_CANCELLED);
+                    return Poll::Ready(());
+                }
+                self.held = None;
             }
             if self.last {
                 self.outgoing.finish();

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
@@ -262,6 +264,51 @@ async fn informational_responses_are_told_and_bounded() {
         stream
     });
     assert_eq!(error.kind(), Kind::Limit);
+}
+
+#[tokio::test]
+async fn a_body_waits_until_the_peer_asks_for_it_and_stays_where_it_is_not_wanted() {
+    let (client, _driver, mut peer) = pair(Options::new().expect(Duration::from_secs(600)), &[]).await;
+    let ask = |client: &portolan_http3::SendRequest| {
+        let request = http::Request::post("https://localhost/").header("expect", "100-continue");
+        let request = request.body(http_body_util::Full::<Bytes>::from("precious")).unwrap();
+        let client = client.clone();
+        tokio::spawn(async move { client.send(request).await })
+    };
+    let silent = async |stream: &mut Stream| {
+        let frame = tokio::time::timeout(Duration::from_millis(100), stream.frame()).await;
+        assert!(frame.is_err(), "{frame:?}");
+    };
+    let call = ask(&client);
+    let mut stream = peer.request().await;
+    silent(&mut stream).await;
+    stream.write(&headers(&[(":status", "100")])).await;
+    assert_eq!(stream.frame().await.unwrap(), (DATA, Bytes::from("precious")));
+    stream.answer(b"thanks").await;
+    assert_eq!(call.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes(), "thanks");
+    // Not wanted: our half is reset, and the answer is read.
+    let call = ask(&client);
+    let mut stream = peer.request().await;
+    stream.write(&headers(&[(":status", "413")])).await;
+    let response = call.await.unwrap().unwrap();
+    let reset = stream.recv.received_reset().await.unwrap();
+    assert_eq!(reset.unwrap().into_inner(), 0x10c);
+    stream.write(&frame(DATA, b"too large")).await;
+    stream.send.finish().unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too large");
+    assert_eq!(client.status().active, 0);
+}
+
+#[tokio::test]
+async fn a_body_goes_unasked_when_the_peer_says_nothing() {
+    let (client, _driver, mut peer) = pair(Options::new().expect(Duration::from_millis(200)), &[]).await;
+    let request = http::Request::post("https://localhost/").header("expect", "100-continue");
+    let request = request.body(http_body_util::Full::<Bytes>::from("precious")).unwrap();
+    let call = tokio::spawn(async move { client.send(request).await });
+    let mut stream = peer.request().await;
+    assert_eq!(stream.frame().await.unwrap().0, DATA);
+    stream.answer(b"").await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]

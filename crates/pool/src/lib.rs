@@ -5,6 +5,7 @@
 //! - [`Retry`]: whether a failed call may be made again, from what became of the work and from nothing else.
 
 mod liveness;
+mod once;
 mod options;
 mod pool;
 mod retry;

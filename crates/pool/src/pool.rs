@@ -17,7 +17,8 @@ use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at, stale};
 /// How connections of one protocol are made, looked at and shared.
 pub trait Manage: Send + Sync + 'static {
     /// What makes two connections interchangeable: host, port, way, TLS configuration, identity. Settings that are applied
-    /// when a connection is made (keepalive, buffer sizes) are not part of it.
+    /// when a connection is made (keepalive, buffer sizes) are not part of it. One whose `Hash` writes a single `u64` is taken to
+    /// be hashed well already.
     type Key: Clone + Eq + Hash + Send + Sync + fmt::Debug + 'static;
     /// A connection, or a handle of one that many share.
     type Conn: Send + 'static;
@@ -461,7 +462,8 @@ impl<M: Manage> fmt::Debug for Lease<M> {
 impl<M: Manage> Drop for Lease<M> {
     fn drop(&mut self) {
         let Some(mut conn) = self.conn.take() else { return };
-        let mut trash = Vec::new();
+        // What is to be dropped without the lock.
+        let (mut trash, mut own) = (Vec::new(), None);
         let pool = self.pool.clone();
         let fit = !self.discard && (self.shared || pool.manager.is_done(&mut conn));
         let mut books = pool.lock();
@@ -470,7 +472,7 @@ impl<M: Manage> Drop for Lease<M> {
         let now = clock::now();
         let mut gone = true;
         if self.shared {
-            trash.push(conn);
+            own = Some(conn);
             if let Some(bucket) = books.buckets.get_mut(&self.key)
                 && let Some(at) = bucket.shared.iter().position(|entry| entry.tag.id == self.tag.id)
             {
@@ -491,12 +493,12 @@ impl<M: Manage> Drop for Lease<M> {
                 gone = false;
             } else {
                 books.metrics.retired += 1;
-                trash.push(conn);
+                own = Some(conn);
             }
         } else {
             let worn = fit && self.tag.live.life() == Life::Open;
             *(if worn { &mut books.metrics.retired } else { &mut books.metrics.dead }) += 1;
-            trash.push(conn);
+            own = Some(conn);
         }
         if gone && !closed {
             self.tag.live.unwatch();
@@ -506,6 +508,6 @@ impl<M: Manage> Drop for Lease<M> {
         if !closed {
             pool.wake(&self.key, full);
         }
-        drop(trash);
+        drop((own, trash));
     }
 }

@@ -9,6 +9,7 @@ use portolan_core::{Kind, Phase};
 use tokio::sync::oneshot;
 
 use crate::liveness::{Life, Liveness};
+use crate::once::Once;
 use crate::options::PoolOptions;
 
 /// What a pool has done and holds.
@@ -87,7 +88,7 @@ impl<C> Default for Bucket<C> {
 
 #[derive(Debug)]
 pub(crate) struct Books<K, C> {
-    pub(crate) buckets: HashMap<K, Bucket<C>>,
+    pub(crate) buckets: HashMap<K, Bucket<C>, Once>,
     pub(crate) open: usize,
     pub(crate) next_id: u64,
     pub(crate) metrics: Metrics,
@@ -106,7 +107,7 @@ pub(crate) enum Turn<C> {
 
 impl<K: Eq + Hash + Clone, C> Books<K, C> {
     pub(crate) fn new() -> Self {
-        Self { buckets: HashMap::new(), open: 0, next_id: 0, metrics: Metrics::default(), closed: false }
+        Self { buckets: HashMap::default(), open: 0, next_id: 0, metrics: Metrics::default(), closed: false }
     }
 
     pub(crate) fn id(&mut self) -> u64 {

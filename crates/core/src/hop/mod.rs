@@ -56,6 +56,7 @@ struct Inner {
     headers: Vec<(String, String)>,
     isolation: Option<Isolation>,
     proxy_header: Option<ProxyHeader>,
+    tunnel: bool,
 }
 
 #[derive(Clone)]
@@ -96,15 +97,16 @@ impl Hop {
             headers: Vec::new(),
             isolation: None,
             proxy_header: None,
+            tunnel: false,
         }))
     }
 
-    /// HTTP CONNECT.
+    /// An HTTP proxy: CONNECT, and requests in absolute form for plain HTTP.
     pub fn http(proxy: Endpoint) -> Self {
         Self::new(HopKind::Http { tls: false }, proxy)
     }
 
-    /// HTTP CONNECT inside TLS with the proxy.
+    /// The same inside TLS with the proxy.
     pub fn https(proxy: Endpoint) -> Self {
         Self::new(HopKind::Http { tls: true }, proxy)
     }
@@ -164,7 +166,21 @@ impl Hop {
         self
     }
 
-    /// A header of the CONNECT request. Line ends in it are refused.
+    /// Asks an HTTP proxy for a tunnel in any case, also for plain HTTP, which is else left to it in absolute form (RFC 9112
+    /// 3.2.2). Many proxies allow tunnels to port 443 alone. Default off.
+    #[must_use]
+    pub fn always_tunnel(mut self, on: bool) -> Self {
+        Arc::make_mut(&mut self.0).tunnel = on;
+        self
+    }
+
+    /// Whether it takes requests of plain HTTP in absolute form. A login in several steps is one for tunnels.
+    pub(crate) fn forwards(&self) -> bool {
+        let told_at_once = self.0.auth.as_ref().is_none_or(ProxyAuth::is_preemptive);
+        matches!(self.0.kind, HopKind::Http { .. }) && !self.0.tunnel && told_at_once
+    }
+
+    /// A header of the CONNECT request, and of requests in absolute form. Line ends in it are refused.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let name_ok =
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
@@ -231,6 +247,7 @@ impl Hop {
                 tls: *tls,
                 headers: self.0.headers.clone(),
                 remembered: Remembered::default(),
+                forwards: self.forwards(),
             }),
             HopKind::Socks4 { remote } => Arc::new(socks4::Socks4 { way, remote: *remote }),
             HopKind::Socks5 { remote } => Arc::new(socks5::Socks5 {

@@ -7,11 +7,13 @@
 pub mod auth;
 mod capsule;
 mod duplex;
+mod expect;
 mod http;
 mod kept;
 
 pub use crate::hop::{Way, cannot_reach};
 pub use capsule::{CapsuleDatagrams, capsule_size};
 pub use duplex::{Duplex, PipeReader, PipeWriter, pipe};
+pub use expect::{Held, Hold, hold};
 pub use http::{MASQUE, QUOTE_WAIT, check_masque, masque_path, refusal};
 pub use kept::{Kept, Shareable};

@@ -1,13 +1,16 @@
 //! The hickory resolver: times to live from the wire, and no blocking pool.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::rdata::SVCB;
+use hickory_resolver::proto::rr::rdata::svcb::SvcParamValue;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::{Answer, Family, Resolve, ResolveFailure, failed};
+use super::{Answer, Family, Resolve, ResolveFailure, ServiceRecord, Services, canonical, failed};
 use crate::clock;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
@@ -75,6 +78,45 @@ impl Resolve for Hickory {
             }
         }))
     }
+
+    fn finds_services(&self) -> bool {
+        true
+    }
+
+    fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Services>> {
+        Box::pin(async move {
+            match self.0.lookup(format!("{name}."), RecordType::HTTPS).await {
+                Ok(answer) => {
+                    let records = answer.answers().iter().filter_map(|record| match &record.data {
+                        RData::HTTPS(https) => Some(service(&record.name, &https.0)),
+                        _ => None,
+                    });
+                    Ok(Services::new(records.collect(), Some(left(answer.valid_until()))))
+                }
+                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Services::default()),
+                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
+            }
+        })
+    }
+}
+
+fn service(owner: &Name, said: &SVCB) -> ServiceRecord {
+    // A dot is the record's own name, but for an alias: that says that there is no service (RFC 9460 2.5).
+    let own = said.target_name.is_root() && said.svc_priority != 0;
+    let target = if own { owner } else { &said.target_name };
+    let mut record = ServiceRecord::new(said.svc_priority, canonical(&target.to_ascii()));
+    for (_, value) in &said.svc_params {
+        match value {
+            SvcParamValue::Mandatory(keys) => record.mandatory = keys.0.iter().map(|key| u16::from(*key)).collect(),
+            SvcParamValue::Alpn(alpn) => record.alpn.clone_from(&alpn.0),
+            SvcParamValue::NoDefaultAlpn => record.no_default_alpn = true,
+            SvcParamValue::Port(port) => record.port = Some(*port),
+            SvcParamValue::Ipv4Hint(hint) => record.hints.extend(hint.0.iter().map(|a| IpAddr::from(a.0))),
+            SvcParamValue::Ipv6Hint(hint) => record.hints.extend(hint.0.iter().map(|a| IpAddr::from(a.0))),
+            _ => {}
+        }
+    }
+    record
 }
 
 fn left(until: std::time::Instant) -> Duration {

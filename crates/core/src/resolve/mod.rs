@@ -7,6 +7,7 @@
 mod cache;
 #[cfg(feature = "dns-hickory")]
 mod hickory;
+mod service;
 mod system;
 
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub use cache::CacheOptions;
 use cache::{Cache, Key};
 #[cfg(feature = "dns-hickory")]
 pub use hickory::Hickory;
+use service::ServiceCache;
+pub use service::{ServiceRecord, Services};
 pub use system::System;
 
 /// The addresses of a name.
@@ -92,6 +95,17 @@ pub trait Resolve: Send + Sync + fmt::Debug + 'static {
     fn resolve_family<'a>(&'a self, _name: &'a str, _family: Family) -> Option<BoxFuture<'a, Result<Answer>>> {
         None
     }
+
+    /// Whether [`services`](Self::services) can find any. Default no.
+    fn finds_services(&self) -> bool {
+        false
+    }
+
+    /// The HTTPS records of `name` (RFC 9460), aliases by CNAME followed; none is no error. The name may begin with
+    /// `_port._https`.
+    fn services<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Services>> {
+        Box::pin(std::future::ready(Ok(Services::default())))
+    }
 }
 
 /// One answer of those that a name has, as they come.
@@ -139,6 +153,7 @@ struct Inner {
     beneath: Arc<dyn Resolve>,
     overrides: HashMap<String, Vec<IpAddr>>,
     cache: Option<Cache>,
+    services: ServiceCache,
 }
 
 impl Resolver {
@@ -150,7 +165,12 @@ impl Resolver {
     /// Another resolver behind a cache.
     pub fn new(beneath: impl Resolve) -> Self {
         let cache = Some(Cache::new(CacheOptions::default()));
-        Self(Arc::new(Inner { beneath: Arc::new(beneath), overrides: HashMap::new(), cache }))
+        Self(Arc::new(Inner {
+            beneath: Arc::new(beneath),
+            overrides: HashMap::new(),
+            cache,
+            services: ServiceCache::default(),
+        }))
     }
 
     /// A function as a resolver, without cache: for tests.
@@ -183,7 +203,8 @@ impl Resolver {
     }
 
     fn rebuilt(&self, overrides: HashMap<String, Vec<IpAddr>>, cache: Option<CacheOptions>) -> Self {
-        Self(Arc::new(Inner { beneath: self.0.beneath.clone(), overrides, cache: cache.map(Cache::new) }))
+        let (beneath, cache) = (self.0.beneath.clone(), cache.map(Cache::new));
+        Self(Arc::new(Inner { beneath, overrides, cache, services: ServiceCache::default() }))
     }
 
     /// The addresses of `name`. Cancel safe: others who wait for the same name get their answer all the same.
@@ -268,11 +289,32 @@ impl Resolver {
         }
     }
 
+    /// Whether HTTPS records can be asked for: see [`Resolve::services`].
+    pub fn finds_services(&self) -> bool {
+        self.0.beneath.finds_services()
+    }
+
+    /// The HTTPS records of `name`, which may begin with `_port._https` (RFC 9460 9.1): as long as they hold, asked for once.
+    /// Empty where there are none, where nobody can say, and for hosts whose addresses are set by hand. Cancel safe: what was
+    /// asked is known to the next caller.
+    pub async fn services(&self, name: &str) -> Arc<[ServiceRecord]> {
+        let name = canonical(name);
+        let mut host = name.as_str();
+        while let Some((_, rest)) = host.split_once('.').filter(|(label, _)| label.starts_with('_')) {
+            host = rest;
+        }
+        if !self.finds_services() || self.in_house(host).is_some() {
+            return Arc::new([]);
+        }
+        self.0.services.lookup(&name, &self.0.beneath).await
+    }
+
     /// Forgets what is cached of `name`: before connecting anew after a failure.
     pub fn forget(&self, name: &str) {
         if let Some(cache) = &self.0.cache {
             cache.forget(&canonical(name));
         }
+        self.0.services.forget(&canonical(name));
     }
 
     /// Forgets all that is cached: when the network has changed.
@@ -280,6 +322,7 @@ impl Resolver {
         if let Some(cache) = &self.0.cache {
             cache.clear();
         }
+        self.0.services.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use portolan_core::observe::{Probe, Semantics};
 use portolan_core::resolve::failed;
 use portolan_core::{
     Answer, BoxFuture, ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Resolve, ResolveFailure, Result,
-    Stream, clock,
+    ServiceRecord, Services, Stream, clock,
 };
 use tokio::sync::Mutex;
 
@@ -19,7 +19,7 @@ use super::options::Options;
 use super::response::{Fallback, Info, MAX_ALIASES, Response, Transport};
 use super::session::{MAX_IN_FLIGHT, Session};
 use super::transfer::Transfer;
-use super::types::{Class, Question, Rcode, RecordType};
+use super::types::{Class, Data, Question, Rcode, Record, RecordType};
 use super::udp::{self, Heard};
 
 /// Asks a DNS server. Many tasks may ask at once.
@@ -307,6 +307,43 @@ impl Resolve for Client {
             })
         })
     }
+
+    fn finds_services(&self) -> bool {
+        true
+    }
+
+    fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Services>> {
+        Box::pin(async move {
+            let mut name: Name = name.parse()?;
+            let mut ttl: Option<Duration> = None;
+            for _ in 0..MAX_ALIASES {
+                let response = self.ask(&Question::new(name.clone(), RecordType::Https)).await?;
+                ttl = [ttl, response.ttl()].into_iter().flatten().min();
+                let records: Vec<_> = response.answers.iter().filter_map(service).collect();
+                let canonical = response.canonical_name()?.cloned().unwrap_or_else(|| name.clone());
+                if !records.is_empty() || response.is_nxdomain() || canonical == name {
+                    return Ok(Services::new(records, ttl));
+                }
+                name = canonical;
+            }
+            Err(Error::protocol(PROTOCOL, format!("more than {MAX_ALIASES} aliases, or a loop of them")))
+        })
+    }
+}
+
+fn service(record: &Record) -> Option<ServiceRecord> {
+    let Data::Https(said) = &record.data else { return None };
+    let own = said.target.is_root() && said.priority != 0;
+    let target = if own { &record.name } else { &said.target };
+    let target = target.to_string().trim_end_matches('.').to_ascii_lowercase();
+    let mut service = ServiceRecord::new(said.priority, target);
+    service.alpn.clone_from(&said.alpn);
+    service.no_default_alpn = said.no_default_alpn;
+    service.port = said.port;
+    let v6 = said.ipv6_hint.iter().map(|ip| IpAddr::from(*ip));
+    service.hints = v6.chain(said.ipv4_hint.iter().map(|ip| IpAddr::from(*ip))).collect();
+    service.mandatory.clone_from(&said.mandatory);
+    Some(service)
 }
 
 /// Whether the way carries no datagrams. Proxies say so in many ways; if the proxy is at fault altogether, TCP

@@ -102,6 +102,7 @@ fn low_u8(value: u64) -> u8 {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
@@ -139,5 +140,40 @@ mod tests {
         assert_eq!(decoded(&[0xff, 0xff, 0xff, 0xff]), Err(Invalid));
         assert_eq!(decoded(&[0xff]), Err(Invalid));
         assert_eq!(decoded(&[0b0000_0111]).unwrap(), b"0");
+    }
+
+    /// Bit by bit, as the specification tells it.
+    fn slowly(coded: &[u8]) -> Result<Vec<u8>, Invalid> {
+        let (mut out, mut held, mut length) = (Vec::new(), 0u32, 0u8);
+        for bit in coded.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)) {
+            held = held << 1 | u32::from(bit);
+            length += 1;
+            if let Some(byte) = (0..=255).find(|byte| code(*byte) == (held, length)) {
+                out.push(byte);
+                (held, length) = (0, 0);
+            } else if length == 30 {
+                return Err(Invalid);
+            }
+        }
+        if length < 8 && held + 1 == 1 << length { Ok(out) } else { Err(Invalid) }
+    }
+
+    #[test]
+    fn what_is_decoded_fast_is_what_is_decoded_slowly() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let mut good = 0;
+        for round in 0..4_000 {
+            // Long codes begin with ones, and good ends have some.
+            let ones = [0, 0x80, 0xe0, 0xfe][round % 4];
+            let coded: Vec<u8> = (0..random() % 9).map(|_| random() | ones).collect();
+            let decoded = decoded(&coded);
+            good += usize::from(decoded.is_ok());
+            assert_eq!(decoded, slowly(&coded), "{coded:x?}");
+        }
+        assert!((100..3_900).contains(&good), "{good}");
     }
 }

@@ -10,6 +10,8 @@
     reason = "support of several test binaries, which use different parts of it and fail by panicking"
 )]
 
+pub mod quic;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -64,6 +66,11 @@ impl Web {
         Self::start(Some(ServerTls::new(certs).alpn(alpn)), handler).await
     }
 
+    /// Over TLS as said.
+    pub async fn with(tls: ServerTls, handler: Handler) -> Self {
+        Self::start(Some(tls), handler).await
+    }
+
     async fn start(tls: Option<ServerTls>, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -110,7 +117,7 @@ impl Web {
     }
 }
 
-async fn serve<S>(stream: S, handler: Handler)
+pub async fn serve<S>(stream: S, handler: Handler)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

@@ -60,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) max_streams: usize,
     pub(crate) max_waiting: usize,
     pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) expect: Duration,
 }
 
 /// When to ask an idle peer whether it is still there.
@@ -295,7 +296,13 @@ impl Engine {
 
     /// Retires the stream when both sides have ended it.
     pub(crate) fn settle(&mut self, key: Key) {
-        if self.streams.get(key).is_some_and(|stream| stream.local_closed && stream.remote_closed) {
+        let Some(stream) = self.streams.get(key).filter(|stream| stream.remote_closed && !stream.gone) else { return };
+        if stream.abandoned && !stream.local_closed {
+            stream.local_closed = true;
+            self.remember_reset(key.id);
+            self.write(|out, _| frame::put_reset(key.id, Code::CANCEL, out));
+        }
+        if self.streams.get(key).is_some_and(|stream| stream.local_closed) {
             self.retire(key);
         }
     }

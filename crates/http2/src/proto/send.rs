@@ -89,6 +89,7 @@ impl Engine {
             remote_closed: false,
             gone: false,
             detached: false,
+            abandoned: false,
             head: None,
             head_seen: false,
             is_head: head.is_head(),
@@ -187,6 +188,14 @@ impl Engine {
     fn close_local(&mut self, key: Key) {
         if let Some(stream) = self.streams.get(key) {
             stream.local_closed = true;
+        }
+        self.settle(key);
+    }
+
+    /// The body will not be sent, and the answer is read all the same.
+    pub(crate) fn abandon(&mut self, key: Key) {
+        if let Some(stream) = self.streams.get(key) {
+            stream.abandoned = true;
         }
         self.settle(key);
     }

@@ -84,6 +84,8 @@ pub(crate) struct Stream {
     pub(crate) gone: bool,
     /// Nobody waits for it any more; it lives on until its upload is done.
     pub(crate) detached: bool,
+    /// Its body was not wanted and will not be sent: we end it with the peer's end.
+    pub(crate) abandoned: bool,
     pub(crate) head: Option<Head>,
     pub(crate) head_seen: bool,
     /// The answer to HEAD has no body whatever its content-length says.

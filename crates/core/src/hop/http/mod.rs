@@ -1,4 +1,4 @@
-//! HTTP CONNECT over HTTP/1.1 (RFC 9110 9.3.6), in the clear or inside TLS.
+//! HTTP CONNECT over HTTP/1.1 (RFC 9110 9.3.6), in the clear or inside TLS; and the way to a proxy that forwards.
 
 mod answer;
 
@@ -26,6 +26,8 @@ pub(super) struct Http {
     pub(super) headers: Vec<(String, String)>,
     pub(super) auth: Option<ProxyAuth>,
     pub(super) remembered: Remembered,
+    /// Whether requests of plain HTTP are left to the proxy.
+    pub(super) forwards: bool,
 }
 
 /// Where a conversation on one connection ended.
@@ -37,6 +39,11 @@ enum Ended {
 
 impl Http {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        if self.forwards && self.way.place.last && cx.is_plain_http() {
+            let stream = self.open(cx).await?;
+            let fields = self.fields()?;
+            return self.way.pass(cx, async { Ok(stream.with_forwards(fields)) }).await;
+        }
         // The proxy always resolves: there is no other form than a name or an address in text.
         let targets = cx.targets(to, self.way.place, true).await?;
         let mut last = None;
@@ -82,6 +89,14 @@ impl Http {
         stream.info_mut().tls = None;
         stream.info_mut().timings.tls = None;
         Ok(stream)
+    }
+
+    /// What a proxy that forwards wants to see on every request.
+    fn fields(&self) -> Result<Vec<(String, Secret)>> {
+        let proof = self.auth.as_ref().map_or(Ok(None), ProxyAuth::preemptive)?;
+        let proof = proof.map(|proof| ("Proxy-Authorization".to_owned(), proof));
+        let headers = self.headers.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone())));
+        Ok(proof.into_iter().chain(headers).collect())
     }
 
     /// Asks until the proxy lets us through, says no, or closes. `proof` is what the next request carries.
