@@ -11,9 +11,11 @@
 
 mod auth;
 mod config;
+mod examples;
 mod faults;
 mod h2;
 mod h3;
+mod jump;
 mod kerberos;
 mod matrix;
 mod policy;

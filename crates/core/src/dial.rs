@@ -254,6 +254,16 @@ impl DialContext {
         });
     }
 
+    /// Says how long the handshake took by which a connection to the proxy passed last was made: a hop of many tunnels passes
+    /// its proxy twice.
+    pub fn hop_took(&self, handshake: Duration) {
+        self.note(|p| {
+            if let Some(hop) = p.hops.last_mut() {
+                hop.elapsed += handshake;
+            }
+        });
+    }
+
     /// Says which address the proxy passed last connects from, where it tells.
     pub fn hop_bound(&self, bound: String) {
         self.note(|p| {

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
@@ -163,7 +164,7 @@ struct Inner {
     drained: bool,
     endpoint: Option<Endpoint>,
     attempt: Option<Attempt>,
-    reply: Option<Box<dyn Any + Send + Sync>>,
+    reply: Option<Arc<dyn Any + Send + Sync>>,
     source: Option<BoxError>,
 }
 
@@ -271,8 +272,14 @@ impl Error {
     /// The peer's own typed "no".
     pub fn from_server<T: Any + Send + Sync>(protocol: &'static str, message: impl Into<Box<str>>, reply: T) -> Self {
         let mut error = Self::new(Kind::Server, message).with_protocol(protocol);
-        error.0.reply = Some(Box::new(reply));
+        error.0.reply = Some(Arc::new(reply));
         error
+    }
+
+    /// The peer's typed "no" of another error that tells the same.
+    pub(crate) fn with_reply_of(mut self, other: &Self) -> Self {
+        self.0.reply.clone_from(&other.0.reply);
+        self
     }
 
     /// Another kind.
@@ -348,7 +355,7 @@ impl Error {
     /// The peer's typed reply, to be read back by [`Error::server`].
     #[must_use]
     pub fn with_reply<T: Any + Send + Sync>(mut self, reply: T) -> Self {
-        self.0.reply = Some(Box::new(reply));
+        self.0.reply = Some(Arc::new(reply));
         self
     }
 

@@ -70,6 +70,8 @@ pub use portolan_http2 as http2;
 pub use portolan_http3 as http3;
 #[cfg(feature = "smtp")]
 pub use portolan_mail::smtp;
+#[cfg(feature = "ssh")]
+pub use portolan_remote_access::ssh;
 #[cfg(feature = "sse")]
 pub use portolan_sse as sse;
 #[cfg(feature = "ws-tunnel")]

@@ -378,7 +378,7 @@ pub(crate) static ROWS: &[Protocol] = &[
         tls: TlsForm::Implicit,
         spec: "portolan-tunnel, on RFC 6455",
         feature: Some("ws-tunnel"),
-        status: Status::Unproven,
+        status: Status::Works,
     },
     Protocol {
         name: "smtp",
@@ -391,6 +391,19 @@ pub(crate) static ROWS: &[Protocol] = &[
         tls: TlsForm::Both,
         spec: "RFC 5321",
         feature: Some("smtp"),
+        status: Status::Works,
+    },
+    Protocol {
+        name: "ssh",
+        title: "SSH jump host: TCP through an SSH server",
+        family: "remote-access",
+        package: "portolan-remote-access",
+        schemes: &["ssh"],
+        port: Some(22),
+        transport: Transport::Tcp,
+        tls: TlsForm::Never,
+        spec: "RFC 4251, RFC 4252, RFC 4253, RFC 4254",
+        feature: Some("ssh"),
         status: Status::Works,
     },
 ];

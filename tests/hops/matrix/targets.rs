@@ -225,9 +225,14 @@ impl Targets {
         }
     }
 
+    /// A page of the web server's.
+    pub(super) fn page(&self) -> String {
+        format!("https://localhost:{}/hello", self.web.port)
+    }
+
     async fn web(&self, net: Connector, version: portolan_http::Version) -> portolan_core::Result<()> {
         let client = portolan_http::Client::builder().connector(net).version(version).build()?;
-        let response = client.get(format!("https://localhost:{}/hello", self.web.port)).send().await?;
+        let response = client.get(self.page()).send().await?;
         assert_eq!(response.text().await?, "hello");
         Ok(())
     }

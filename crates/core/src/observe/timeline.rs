@@ -54,10 +54,11 @@ impl Timeline {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, started: Instant, elapsed: Duration, label: String, note: String) {
+    /// Adds what the program did itself, such as reading a body.
+    pub fn add(&self, started: Instant, elapsed: Duration, label: &str, note: &str) {
         let mut rows = self.rows();
         if rows.rows.len() < MAX_ROWS {
-            rows.rows.push(Row { started, elapsed, label, note });
+            rows.rows.push(Row { started, elapsed, label: label.to_owned(), note: note.to_owned() });
         } else {
             rows.more += 1;
         }
@@ -80,19 +81,19 @@ impl Observer for Timeline {
             (_, _, Some(protocol)) => format!("{} {protocol}", step.phase),
             _ => step.phase.to_string(),
         };
-        self.add(step.started, step.elapsed, label, note(step.outcome));
+        self.add(step.started, step.elapsed, &label, &note(step.outcome));
     }
 
     fn opened(&self, opened: &Opened<'_>) {
         let label = format!("to {}", opened.endpoint.authority());
-        self.add(opened.started, opened.elapsed, label, note(opened.outcome));
+        self.add(opened.started, opened.elapsed, &label, &note(opened.outcome));
     }
 
     fn closed(&self, closed: &Closed<'_>) {
         let now = crate::clock::now();
         let started = now.checked_sub(closed.age).unwrap_or(now);
         let note = format!("{} bytes out, {} in", closed.sent, closed.received);
-        self.add(started, closed.age, format!("open {}", closed.endpoint.authority()), note);
+        self.add(started, closed.age, &format!("open {}", closed.endpoint.authority()), &note);
     }
 
     fn operation(&self, done: &Done<'_>) {
@@ -108,7 +109,7 @@ impl Observer for Timeline {
         if done.facts.reused == Some(true) {
             note.push_str(" on a connection that was there");
         }
-        self.add(done.started, done.elapsed, label, note);
+        self.add(done.started, done.elapsed, &label, &note);
     }
 }
 
@@ -155,9 +156,9 @@ mod tests {
     fn rows_stand_where_their_time_is() {
         let line = Timeline::default();
         let now = crate::clock::now();
-        line.add(now + Duration::from_millis(20), Duration::from_millis(20), "tls".into(), String::new());
-        line.add(now, Duration::from_millis(20), "connect".into(), "refused".into());
-        line.add(now, Duration::from_millis(40), "to peer".into(), String::new());
+        line.add(now + Duration::from_millis(20), Duration::from_millis(20), "tls", "");
+        line.add(now, Duration::from_millis(20), "connect", "refused");
+        line.add(now, Duration::from_millis(40), "to peer", "");
         let half = "=".repeat(20);
         let none = ".".repeat(20);
         let drawn = [
@@ -174,7 +175,7 @@ mod tests {
     fn what_is_kept_has_a_bound() {
         let line = Timeline::default();
         let now = crate::clock::now();
-        (0..MAX_ROWS + 3).for_each(|_| line.add(now, Duration::ZERO, "x".into(), String::new()));
+        (0..MAX_ROWS + 3).for_each(|_| line.add(now, Duration::ZERO, "x", ""));
         assert!(line.to_string().ends_with("and 3 more\n"));
     }
 }
