@@ -3,7 +3,7 @@
 use portolan_core::{Connector, HopSchemes, Result};
 
 /// The schemes of all hops that this build has: those of core, `h2` and `h2c` (feature `http2`), `h3` and `masque` (`http3`),
-/// `wss+tunnel` and `ws+tunnel` (`ws-tunnel`).
+/// `wss+tunnel` and `ws+tunnel` (`ws-tunnel`), `ssh` (`ssh`).
 pub fn hop_schemes() -> HopSchemes {
     let schemes = HopSchemes::default();
     #[cfg(feature = "http2")]
@@ -12,6 +12,8 @@ pub fn hop_schemes() -> HopSchemes {
     let schemes = portolan_http3::hop::schemes(schemes);
     #[cfg(feature = "ws-tunnel")]
     let schemes = portolan_tunnel::schemes(schemes);
+    #[cfg(feature = "ssh")]
+    let schemes = portolan_remote_access::ssh::schemes(schemes);
     schemes
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use portolan_core::kit::{Kept, Way};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result,
-    Secret, Stream, Url, clock,
+    BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind,
+    Phase, Place, Result, Secret, Stream, Url, clock,
 };
 use russh::keys::Algorithm;
 use russh::{Limits, Preferred, SshId, cipher, client};
@@ -45,6 +45,24 @@ const MAX_NAME: usize = 1024;
 /// A hop through the jump host at `ssh://user[:password]@host[:port]`: sugar over [`Jump::parse`].
 pub fn jump(url: &str) -> Result<Hop> {
     Ok(Jump::parse(url)?.hop())
+}
+
+/// Adds `ssh` to the schemes that configuration knows, with the queries of [`Jump::parse`]; user and password may be said beside
+/// the URL.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("ssh", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    let mut jump = Jump::parse(spec.whole_url().expose())?;
+    let (said, in_url) = (spec.credentials(), spec.url().credentials());
+    if let Some(who) = said.filter(|said| Some(said) != in_url.as_ref()) {
+        jump.user = Some(who.user).filter(|user| !user.is_empty());
+        if !who.password.is_empty() {
+            jump = jump.password(who.password);
+        }
+    }
+    Ok(jump.hop())
 }
 
 /// A jump host, said piece by piece. Ways to log in are tried in the order in which they are said, so far as the server takes

@@ -37,7 +37,7 @@ mod tunnel;
 mod tests;
 
 pub use host_keys::{HostKey, HostKeyError, HostKeyProblem, HostKeys};
-pub use jump::{Dangerous, Jump, jump};
+pub use jump::{Dangerous, Jump, jump, schemes};
 pub use known_hosts::KnownHosts;
 pub use login::Questions;
 
