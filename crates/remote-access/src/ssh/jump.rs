@@ -47,19 +47,19 @@ pub fn jump(url: &str) -> Result<Hop> {
     Ok(Jump::parse(url)?.hop())
 }
 
-/// Adds `ssh` to the schemes that configuration knows: `ssh://user@host[:port]`, with `identity`, `known_hosts` and `fingerprint` as
-/// [`Jump::parse`] has them.
+/// Adds `ssh` to the schemes that configuration knows, with the queries of [`Jump::parse`]; user and password may be said beside
+/// the URL.
 pub fn schemes(schemes: HopSchemes) -> HopSchemes {
     schemes.with("ssh", from_spec)
 }
 
 fn from_spec(spec: &HopSpec) -> Result<Hop> {
     let mut jump = Jump::parse(spec.whole_url().expose())?;
-    // Said beside the URL, and not in it.
-    if let Some(Credentials { user, password, .. }) = spec.credentials().filter(|_| spec.url().user().is_none()) {
-        jump.user = Some(user).filter(|user| !user.is_empty());
-        if !password.is_empty() {
-            jump = jump.password(password);
+    let (said, in_url) = (spec.credentials(), spec.url().credentials());
+    if let Some(who) = said.filter(|said| Some(said) != in_url.as_ref()) {
+        jump.user = Some(who.user).filter(|user| !user.is_empty());
+        if !who.password.is_empty() {
+            jump = jump.password(who.password);
         }
     }
     Ok(jump.hop())
