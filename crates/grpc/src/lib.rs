@@ -6,12 +6,12 @@
 //!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
 //!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
-//!   that never left made again ([`ServiceConfig`], also as JSON); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
+//!   that never left made again ([`ServiceConfig`], also as JSON and as DNS has it); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
 //!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
 //!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text) and `Connect` (by GET too)
 //!   over any transport; tower services both ways.
-//! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA), service configs from DNS; retries of
-//!   a stream of which something was taken; JSON transcoding (`google.api.http`).
+//! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA), asking DNS for service configs;
+//!   retries of a stream of which something was taken; JSON transcoding (`google.api.http`).
 //! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript) and grpc++ with the interop
 //!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; the same service over HTTP/3 on
 //!   aioquic, and behind Caddy; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every
@@ -76,6 +76,8 @@ mod policy;
 pub mod reflection;
 #[cfg(feature = "json")]
 mod service_config;
+#[cfg(feature = "json")]
+mod service_config_dns;
 mod status;
 #[cfg(any(feature = "connect", feature = "web"))]
 mod tail;
