@@ -5,6 +5,7 @@ crate::targets! {
     datagram dns = portolan_dns::dns::decode;
     codec dns_tcp = portolan_dns::dns::Framing::default;
     codec smtp = portolan_mail::smtp::SmtpCodec::default;
+    datagram known_hosts = portolan_remote_access::ssh::KnownHosts::decode;
     codec lines = crate::fuzzed_lines;
     datagram ber = crate::fuzzed_ber;
     datagram xdr = crate::fuzzed_xdr;

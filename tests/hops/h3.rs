@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use portolan_core::{Connector, Credentials, Endpoint, Kind};
+use portolan_core::{Connector, Credentials, Endpoint, Kind, ProxyAuth};
 use portolan_http3::hop::{Proxy as Made, connect};
 use portolan_testbed::{Certs, Service, free_port, record, required};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,16 +28,17 @@ fn python() -> Option<&'static str> {
 }
 
 pub(super) fn masque(certs: &Certs, auth: bool) -> Option<Proxy> {
-    masque_of(certs, auth, 1400)
+    masque_of(certs, if auth { "Basic YW5uOnNlc2FtZQ==" } else { "" }, 1400)
 }
 
 /// It does not discover what the path carries, so it must be told.
-fn masque_of(certs: &Certs, auth: bool, mtu: u16) -> Option<Proxy> {
+/// `auth` is what is asked for: a whole value of `Proxy-Authorization`, or `Digest user:password`.
+pub(super) fn masque_of(certs: &Certs, auth: &str, mtu: u16) -> Option<Proxy> {
     let port = free_port();
     let number = port.to_string();
     let mut args = vec!["$D/masque.py", &number, "$D/server.pem", "$D/server.key"];
-    if auth {
-        args.push("Basic YW5uOnNlc2FtZQ==");
+    if !auth.is_empty() {
+        args.push(auth);
     }
     let service = Service::new("pip:aioquic", python()?)
         .file("masque.py", SCRIPT)
@@ -120,12 +121,40 @@ async fn datagrams_and_http3_itself_pass_through_masque() {
         target.send_to(&room[..n], from).await.unwrap();
         assert_eq!(datagram.recv(&mut room).await.unwrap(), len);
     }
-    assert_eq!(datagram.send(&[0; 2000]).await.unwrap_err().kind(), Kind::Usage);
+    // What fits is told, and fits; one byte more is refused with what would, and is not sent.
+    let most = datagram.max_size();
+    datagram.send(&vec![8; most]).await.unwrap();
+    assert_eq!(target.recv_from(&mut room).await.unwrap().0, most);
+    let error = datagram.send(&vec![0; most + 1]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.message().contains(&most.to_string()), "{error}");
+    datagram.send(b"still").await.unwrap();
+    assert_eq!(target.recv_from(&mut room).await.unwrap().0, 5);
     record("connect-udp", "peer", &proxy.version, "datagrams up to 1200 bytes", 3);
     // The inner target is a second proxy: HTTP/3 in HTTP/3, and redis inside of that.
-    let Some(inner) = masque_of(&certs, false, 1200) else { return };
+    let Some(inner) = masque_of(&certs, "", 1200) else { return };
     let Some((_redis, to)) = redis() else { return };
     let chain = [h3(&proxy).credentials(ann()).hop(), h3(&inner).hop()];
     pass(&to, &chain, Some(&trusting(&certs))).await.unwrap();
     record("connect-udp", "peer", &proxy.version, "HTTP/3 inside, redis inside of that", 4);
+}
+
+#[tokio::test]
+async fn digest_is_answered_on_streams_and_datagrams_of_one_connection() {
+    let certs = Certs::new();
+    let tls = trusting(&certs);
+    let Some((_redis, to)) = redis() else { return };
+    let Some(proxy) = masque_of(&certs, "Digest ann:sesame", 1400) else { return };
+    for auth in [ProxyAuth::digest(ann()), ProxyAuth::any(ann()), ProxyAuth::strongest(ann())] {
+        let net = Connector::builder().via(h3(&proxy).auth(auth).hop()).hop_tls(tls.clone()).build().unwrap();
+        net.connect(&to).await.unwrap();
+        let target = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let datagram = net.datagram(&target.local_addr().unwrap().into()).await.unwrap();
+        datagram.send(b"word").await.unwrap();
+        assert_eq!(target.recv_from(&mut [0; 10]).await.unwrap().0, 4);
+        assert!(net.connect(&to).await.unwrap().info().hops[0].reused);
+    }
+    record("h3-connect", "peer", &proxy.version, "digest login", 6);
+    let wrong = h3(&proxy).auth(ProxyAuth::digest(Credentials::new("ann", "wrong"))).hop();
+    refused_login(&pass(&to, &[wrong], Some(&tls)).await.unwrap_err(), Some(407));
 }

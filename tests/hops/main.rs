@@ -9,10 +9,19 @@
     reason = "these are tests"
 )]
 
+mod auth;
+mod config;
+mod examples;
+mod faults;
 mod h2;
 mod h3;
+mod jump;
+mod kerberos;
 mod matrix;
+mod policy;
+mod proxy_header;
 mod ssh;
+mod tor;
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,7 +1,9 @@
 """An HTTP/3 proxy on aioquic: CONNECT and CONNECT-UDP. python3 masque.py PORT CERTIFICATE KEY [AUTHORIZATION]."""
 
 import asyncio
+import hashlib
 import os
+import re
 import sys
 from urllib.parse import unquote
 
@@ -15,6 +17,23 @@ from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, Stream
 MTU = int(os.environ.get("MTU", 1400))
 ROOM = MTU - 60
 AUTHORIZATION = sys.argv[4].encode() if len(sys.argv) > 4 else None
+OFFER = b'Basic realm="masque"'
+if AUTHORIZATION and AUTHORIZATION.startswith(b"Digest "):
+    OFFER = b'Digest realm="masque", nonce="n0nce", qop="auth", algorithm=SHA-256'
+
+
+def proved(fields):
+    """Whether a request carries what AUTHORIZATION asks for: that very value, or a digest of `Digest user:password`."""
+    given = fields.get(b"proxy-authorization", b"")
+    if not AUTHORIZATION.startswith(b"Digest "):
+        return given == AUTHORIZATION
+    said = dict(re.findall(r'(\w+)="?([^",]*)"?', given.decode()))
+    user, password = AUTHORIZATION.decode().removeprefix("Digest ").split(":")
+    uri = fields[b":path" if b":protocol" in fields else b":authority"].decode()
+    digest = lambda *parts: hashlib.sha256(":".join(parts).encode()).hexdigest()
+    key, request = digest(user, "masque", password), digest("CONNECT", uri)
+    right = digest(key, "n0nce", said.get("nc", ""), said.get("cnonce", ""), "auth", request)
+    return said.get("uri") == uri and said.get("response") == right
 
 
 class Udp(asyncio.DatagramProtocol):
@@ -79,8 +98,8 @@ class Proxy(QuicConnectionProtocol):
         self.transmit()
 
     async def on_head(self, stream, fields):
-        if AUTHORIZATION and fields.get(b"proxy-authorization") != AUTHORIZATION:
-            return self.refuse(stream, b"407", (b"proxy-authenticate", b'Basic realm="masque"'))
+        if AUTHORIZATION and not proved(fields):
+            return self.refuse(stream, b"407", (b"proxy-authenticate", OFFER))
         if fields[b":method"] != b"CONNECT":
             return self.refuse(stream, b"405")
         if fields.get(b":protocol") == b"connect-udp":

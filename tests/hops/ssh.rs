@@ -1,33 +1,20 @@
 //! SOCKS 4a and 5 against OpenSSH: `ssh -D` towards a private sshd.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use portolan_core::{Endpoint, Hop, Kind};
 use portolan_testbed::record::{Recorder, Redact, Side};
 use portolan_testbed::{Server, Service, find, folder, free_port, record};
 
+use super::jump::peers::{keygen, said};
 use super::{Proxy, pass, redis};
-
-fn said(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8([output.stdout, output.stderr].concat()).unwrap().trim().to_owned()
-}
-
-fn keys(dir: &Path) {
-    for name in ["host", "id"] {
-        let file = dir.join(name);
-        said("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file.to_str().unwrap()]);
-    }
-}
 
 /// An sshd with keys of its own, and `ssh -D` logged in to it: the proxy is the latter.
 pub(super) fn dynamic_forward() -> Option<(Server, Proxy)> {
     find("openssh-server", "sshd")?;
     find("openssh-client", "ssh")?;
     let (dir, port, socks) = (folder("sshd"), free_port(), free_port());
-    keys(&dir);
+    for name in ["host", "id"] {
+        keygen(&dir, name, "ed25519", "");
+    }
     let public = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
     let known = format!("[127.0.0.1]:{port} {}", public("host.pub"));
     let user = said("id", &["-un"]);

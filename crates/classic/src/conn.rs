@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{ConnectionInfo, Connector, Datagram, Endpoint, Error, Kind, Phase, Result, Stream, Url, clock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -208,8 +209,20 @@ impl Conn {
         }
     }
 
+    /// What observers are told by.
+    pub(crate) fn probe(&self, options: &Common) -> Probe {
+        match self {
+            Self::Stream(stream) => Probe::on(options.protocol, Semantics::Plain, stream),
+            Self::Datagram(datagram) => Probe::on_datagram(options.protocol, Semantics::Plain, datagram),
+        }
+    }
+
     /// What the server says and then closes; for datagrams, what it answers to an empty one.
     pub(crate) async fn told(&mut self, options: &Common) -> Result<Bytes> {
+        self.probe(options).operation("read").run(self.hear(options)).await
+    }
+
+    async fn hear(&mut self, options: &Common) -> Result<Bytes> {
         match self {
             Self::Stream(stream) => read_to_close(stream, options).await,
             Self::Datagram(datagram) => {

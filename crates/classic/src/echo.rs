@@ -64,6 +64,10 @@ impl Client {
     /// Sends `data`, waits until all of it has come back unchanged, and says how long that took. Dropping the future leaves
     /// a stream that can't be used again.
     pub async fn exchange(&mut self, data: &[u8]) -> Result<Duration> {
+        self.conn.probe(&self.options.common).operation("exchange").run(self.there_and_back(data)).await
+    }
+
+    async fn there_and_back(&mut self, data: &[u8]) -> Result<Duration> {
         let common = &self.options.common;
         if data.len() > common.max {
             return Err(Error::usage(format!("{} bytes to echo: at most {}", data.len(), common.max)));

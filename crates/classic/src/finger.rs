@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Endpoint, Error, Result, Url};
 use portolan_wire::Token;
 
@@ -120,8 +121,12 @@ impl Client {
         let Conn::Stream(stream) = &mut self.conn else {
             return Err(Error::usage("finger has no datagrams"));
         };
-        write_all(stream, line.as_bytes(), &self.options.common).await?;
-        Ok(read_to_close(stream, &self.options.common).await?.into())
+        let probe = Probe::on("finger", Semantics::Plain, stream);
+        let work = async {
+            write_all(stream, line.as_bytes(), &self.options.common).await?;
+            read_to_close(stream, &self.options.common).await
+        };
+        Ok(probe.operation("query").run(work).await?.into())
     }
 
     /// Closes without asking.

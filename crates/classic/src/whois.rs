@@ -29,9 +29,9 @@
 //! # }
 //! ```
 
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{ConnectionInfo, Connector, Endpoint, Error, Result, Stream, Url};
 use portolan_wire::Line;
-use tracing::Instrument;
 
 use crate::Text;
 use crate::conn::{Common, options, read_to_close, simple_url, write_all};
@@ -156,8 +156,9 @@ impl Client {
                 Ok(Answer { replies: vec![reply], end })
             }
             Way::Net(net) => {
-                let span = tracing::debug_span!("whois.query", query);
-                follow(&net, &line, &self.options.common, self.reach).instrument(span).await
+                let common = &self.options.common;
+                let probe = Probe::new("whois", Semantics::Plain, common.target()?, &net);
+                probe.operation("query").about(query).run(follow(&net, &line, common, self.reach)).await
             }
         }
     }

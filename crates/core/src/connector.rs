@@ -4,16 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tracing::Instrument;
-
 use crate::clock;
 use crate::datagram::Datagram;
 use crate::dial::{Dial, DialContext, Direct, Place, Settings};
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
-use crate::hop::{Hop, Route, Routes};
+use crate::hop::{Hop, HopSchemes, ProxyHeader, Route, Routes, headed};
 use crate::listener::Listener;
+use crate::observe::{Observer, Observers};
 use crate::policy::Policy;
 use crate::raw::{IpProtocol, IpVersion, RawSocket};
 use crate::resolve::Resolver;
@@ -56,6 +55,20 @@ struct Chain {
 }
 
 impl Connector {
+    /// A connector that goes the way of a text: `socks5h://user:password@host:1080 -> http://proxy:3128`, the nearest proxy
+    /// first; see [`HopSchemes::ways`].
+    ///
+    /// ```
+    /// use portolan_core::Connector;
+    ///
+    /// let net = Connector::parse("socks5h://joe:sesame@near.example -> http://far.example:3128 | direct")?;
+    /// assert!(!format!("{net:?}").contains("sesame"));
+    /// # Ok::<(), portolan_core::Error>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::builder().via_text(text, &HopSchemes::default())?.build()
+    }
+
     /// A connector to be said piece by piece.
     pub fn builder() -> ConnectorBuilder {
         ConnectorBuilder::default()
@@ -68,18 +81,16 @@ impl Connector {
 
     /// A plain stream to `to`, through whatever hops its route has. Dropping the future closes what was opened.
     pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
-        let cx = DialContext::new(self.0.settings.clone());
-        let span = tracing::debug_span!("connect", endpoint = %to);
-        self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+        let cx = self.context(to);
+        cx.told(async { self.stream(to, &cx).await }).await
     }
 
     /// A stream for requests of plain HTTP to `to`: to the target itself, or to the HTTP proxy that ends its route, which wants
     /// them in absolute form and says so by [`Stream::forwards`].
     pub async fn connect_http(&self, to: &Endpoint) -> Result<Stream> {
-        let cx = DialContext::new(self.0.settings.clone());
+        let cx = self.context(to);
         let cx = if self.forwards(to)?.is_some() { cx.of_plain_http() } else { cx };
-        let span = tracing::debug_span!("connect", endpoint = %to);
-        self.stream(to, &cx).instrument(span).await.map_err(|error| cx.fail(error, to))
+        cx.told(async { self.stream(to, &cx).await }).await
     }
 
     /// Which route's proxies forward plain HTTP to `to`, if they do: whatever goes by the same route may share a connection of
@@ -114,17 +125,14 @@ impl Connector {
 
     /// A TLS stream to `to`, whose certificate must be for `name`: where the address and the name differ.
     pub async fn connect_tls_as(&self, to: &Endpoint, name: &str, alpn: &[&[u8]]) -> Result<Stream> {
-        let cx = DialContext::new(self.0.settings.clone());
+        let cx = self.context(to);
         let settings = &self.0.settings;
         let work = async {
             let stream = self.stream(to, &cx).await?;
             let alpn = (!alpn.is_empty()).then_some(alpn);
-            let stream = stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await?;
-            tracing::debug!(alpn = ?stream.alpn().map(String::from_utf8_lossy), "tls agreed");
-            Ok(stream)
+            stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await
         };
-        let span = tracing::debug_span!("connect", endpoint = %to, tls = true);
-        work.instrument(span).await.map_err(|error| cx.fail(error, to))
+        cx.told(work).await
     }
 
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
@@ -136,6 +144,7 @@ impl Connector {
                 match chain.dial.dial(to, cx).await {
                     Ok(mut stream) => {
                         cx.finish(stream.info_mut());
+                        let stream = stream.counted(cx.traffic());
                         return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
                     }
                     Err(error) if chain.hops > 0 && moves_on(&error) => {
@@ -157,7 +166,7 @@ impl Connector {
 
     /// Datagrams to `to` alone: UDP, or UDP through the hops of its route.
     pub async fn datagram(&self, to: &Endpoint) -> Result<Datagram> {
-        let cx = DialContext::new(self.0.settings.clone());
+        let cx = self.context(to);
         let work = async {
             let mut last = None;
             for chain in self.chains(to) {
@@ -165,7 +174,7 @@ impl Connector {
                 match chain.dial.datagram(to, &cx).await {
                     Ok(mut datagram) => {
                         cx.finish(datagram.info_mut());
-                        return Ok(datagram);
+                        return Ok(datagram.counted(cx.traffic()));
                     }
                     Err(error) if chain.hops > 0 && moves_on(&error) => last = Some(error),
                     Err(error) => return Err(error),
@@ -173,7 +182,7 @@ impl Connector {
             }
             Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
         };
-        work.await.map_err(|error| cx.fail(error, to))
+        cx.told(work).await
     }
 
     /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.
@@ -194,8 +203,8 @@ impl Connector {
 
     /// The addresses of `to` that the policy allows, by the connector's own resolver: for protocols that look at addresses.
     pub async fn resolve(&self, to: &Endpoint) -> Result<Vec<SocketAddr>> {
-        let cx = DialContext::new(self.0.settings.clone());
-        cx.resolve(to, true).await.map_err(|error| cx.fail(error, to))
+        let cx = self.context(to);
+        cx.resolve(to, true).await.map_err(|error| cx.fail(error))
     }
 
     /// The bounds of every phase.
@@ -223,6 +232,15 @@ impl Connector {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Who is told what happens: for the protocols that have something to tell.
+    pub fn observers(&self) -> &Observers {
+        &self.0.settings.observers
+    }
+
+    fn context(&self, to: &Endpoint) -> DialContext {
+        DialContext::new(self.0.settings.clone(), to.clone())
+    }
+
     fn chains(&self, to: &Endpoint) -> &[Chain] {
         let routed = self.0.chains.iter().find(|(route, _)| route.matches(to));
         routed.map_or(&self.0.fallback, |(_, chains)| chains)
@@ -238,7 +256,7 @@ fn moves_on(error: &Error) -> bool {
 impl Default for Connector {
     fn default() -> Self {
         let settings = Arc::new(Settings::default());
-        let fallback = vec![chain(&[])];
+        let fallback = vec![chain(&[], None)];
         Self(Arc::new(Inner { settings, routes: Routes::default(), chains: Vec::new(), fallback }))
     }
 }
@@ -255,12 +273,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-fn chain(hops: &[Hop]) -> Chain {
+fn chain(hops: &[Hop], header: Option<&ProxyHeader>) -> Chain {
     let mut dial: Arc<dyn Dial> = Arc::new(Direct::new(hops.is_empty()));
     for (index, hop) in hops.iter().enumerate() {
         dial = hop.layer(Place::new(index, index + 1 == hops.len()), dial);
     }
-    Chain { dial, hops: hops.len(), forwards: hops.last().is_some_and(Hop::forwards) }
+    Chain { dial: headed(header, dial), hops: hops.len(), forwards: hops.last().is_some_and(Hop::forwards) }
 }
 
 /// Builds a [`Connector`].
@@ -315,12 +333,31 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in either case.
-    pub fn proxy_from_env(mut self) -> Result<Self> {
-        for route in crate::hop::env::routes()? {
+    /// Goes the way of a text: chains as [`HopSchemes::ways`] reads them.
+    pub fn via_text(mut self, text: &str, schemes: &HopSchemes) -> Result<Self> {
+        schemes.ways(text)?.into_iter().for_each(|chain| self.routes.push_chain(chain));
+        Ok(self)
+    }
+
+    /// Takes the proxies of the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and that of any other scheme
+    /// (`REDIS_PROXY`), `NO_PROXY`, in either case. Each is a way as [`HopSchemes::ways`] reads it; without a scheme, an HTTP proxy.
+    pub fn proxy_from_env(self) -> Result<Self> {
+        self.proxy_from_env_with(&HopSchemes::default())
+    }
+
+    /// The same with hops of other crates.
+    pub fn proxy_from_env_with(mut self, schemes: &HopSchemes) -> Result<Self> {
+        for route in crate::hop::env::routes(schemes)? {
             self.routes.push_route(route);
         }
         Ok(self)
+    }
+
+    /// What targets are told of the client ahead of all else, TLS too: for servers that expect the PROXY protocol. A server that
+    /// doesn't takes it for garbage.
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        self.settings.proxy_header = Some(header);
+        self
     }
 
     /// How TLS is spoken with targets.
@@ -373,11 +410,24 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Tells this observer what happens on the connections made; repeat for further ones.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.settings.observers.push(observer);
+        self
+    }
+
     /// Checks it all.
     pub fn build(self) -> Result<Connector> {
         let Self { settings, routes } = self;
+        let header = settings.proxy_header.as_ref();
+        header.map_or(Ok(()), ProxyHeader::check)?;
+        routes.hops().try_for_each(Hop::check)?;
         let chains = |chains: &[Vec<Hop>]| -> Vec<Chain> {
-            if chains.is_empty() { vec![chain(&[])] } else { chains.iter().map(|hops| chain(hops)).collect() }
+            if chains.is_empty() {
+                vec![chain(&[], header)]
+            } else {
+                chains.iter().map(|hops| chain(hops, header)).collect()
+            }
         };
         let routed = routes.routes().iter().map(|route| (route.clone(), chains(route.chains()))).collect();
         let fallback = chains(routes.fallback());

@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Phase, Result};
 use crate::info::ConnectionInfo;
+use crate::observe::Traffic;
 use crate::sockopt::Bind;
 
 /// The largest payload of a UDP datagram over IPv4 (65,535 less both headers).
@@ -45,6 +46,7 @@ pub struct Datagram {
     io: Inner,
     peer: Option<Peer>,
     info: Box<ConnectionInfo>,
+    traffic: Option<Box<Traffic>>,
 }
 
 struct Peer {
@@ -56,7 +58,7 @@ impl Datagram {
     /// Any carrier; with `peer`, [`send`](Self::send) goes there and [`recv`](Self::recv) hears only it.
     pub fn from_io(io: impl DatagramIo, peer: Option<Endpoint>) -> Self {
         let peer = peer.map(|endpoint| Peer { addr: endpoint.socket_addr(), endpoint });
-        Self { io: Inner::Relay(Box::new(io)), peer, info: Box::default() }
+        Self { io: Inner::Relay(Box::new(io)), peer, info: Box::default(), traffic: None }
     }
 
     /// A UDP socket that hears only `peer`: the kernel drops what others send.
@@ -69,7 +71,7 @@ impl Datagram {
         let local = socket.local_addr().ok();
         let info = ConnectionInfo { peer: Some(peer), local, attempts: 1, ..ConnectionInfo::default() };
         let peer = Some(Peer { endpoint: peer.into(), addr: Some(peer) });
-        Ok(Self { io: Inner::Udp(socket), peer, info: Box::new(info) })
+        Ok(Self { io: Inner::Udp(socket), peer, info: Box::new(info), traffic: None })
     }
 
     /// A UDP socket that sends anywhere and hears everyone, bound for the family of `local`.
@@ -85,7 +87,7 @@ impl Datagram {
         }
         let socket = UdpSocket::from_std(socket.into())?;
         let info = ConnectionInfo { local: socket.local_addr().ok(), ..ConnectionInfo::default() };
-        Ok(Self { io: Inner::Udp(socket), peer: None, info: Box::new(info) })
+        Ok(Self { io: Inner::Udp(socket), peer: None, info: Box::new(info), traffic: None })
     }
 
     /// Sends one datagram to the peer. Cancel safe: it is sent whole or not at all.
@@ -96,7 +98,32 @@ impl Datagram {
             Inner::Udp(socket) => socket.send(datagram).await.map(|_| ()),
             Inner::Relay(io) => std::future::poll_fn(|cx| io.poll_send_to(cx, datagram, &peer.endpoint)).await,
         }
-        .map_err(|error| Error::io(Phase::Send, error))
+        .map_err(|error| Error::io(Phase::Send, error))?;
+        self.sent(datagram.len());
+        Ok(())
+    }
+
+    /// Counts what it carries from now on.
+    #[must_use]
+    pub(crate) fn counted(mut self, traffic: Option<Box<Traffic>>) -> Self {
+        self.traffic = traffic;
+        self
+    }
+
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_deref()
+    }
+
+    fn sent(&self, bytes: usize) {
+        if let Some(traffic) = &self.traffic {
+            traffic.sent(bytes);
+        }
+    }
+
+    fn received(&self, bytes: usize) {
+        if let Some(traffic) = &self.traffic {
+            traffic.received(bytes);
+        }
     }
 
     /// Receives one datagram of the peer; what others send is dropped unseen. Cancel safe.
@@ -118,7 +145,9 @@ impl Datagram {
                 std::future::poll_fn(|cx| io.poll_send_to(cx, datagram, &to)).await
             }
         }
-        .map_err(|error| Error::io(Phase::Send, error))
+        .map_err(|error| Error::io(Phase::Send, error))?;
+        self.sent(datagram.len());
+        Ok(())
     }
 
     /// Receives one datagram and where it came from. Cancel safe.
@@ -137,7 +166,10 @@ impl Datagram {
             match &self.peer {
                 // A relay that names its sources by domain shows zeros: there is nothing to compare.
                 Some(Peer { addr: Some(peer), .. }) if *peer != from && !from.ip().is_unspecified() => {}
-                _ => return Ok((n, from)),
+                _ => {
+                    self.received(n);
+                    return Ok((n, from));
+                }
             }
         }
     }
@@ -176,19 +208,26 @@ impl Datagram {
 
     /// Sends to the peer, for a relay that wraps datagrams.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<()>> {
-        match (&self.io, &self.peer) {
+        let sent = match (&self.io, &self.peer) {
             (Inner::Udp(socket), _) => socket.poll_send(cx, datagram).map_ok(|_| ()),
             (Inner::Relay(io), Some(peer)) => io.poll_send_to(cx, datagram, &peer.endpoint),
             (Inner::Relay(_), None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            self.sent(datagram.len());
         }
+        sent
     }
 
     /// Receives from the peer, for a relay that unwraps datagrams.
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &self.io {
+        let before = buf.filled().len();
+        let received = match &self.io {
             Inner::Udp(socket) => socket.poll_recv(cx, buf),
             Inner::Relay(io) => io.poll_recv_from(cx, buf).map_ok(|_| ()),
-        }
+        };
+        self.received(buf.filled().len() - before);
+        received
     }
 
     /// The socket itself, for options that a relay cannot have.

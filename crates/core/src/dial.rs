@@ -19,7 +19,9 @@ use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
+use crate::hop::ProxyHeader;
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
+use crate::observe::{self, Observers, Stepping};
 use crate::policy::Policy;
 use crate::resolve::{Answer, Family, Part, Resolver, canonical};
 use crate::sockopt::{Bind, TcpOptions, connect_tcp};
@@ -66,6 +68,9 @@ impl Place {
 #[derive(Debug)]
 pub struct DialContext {
     settings: Arc<Settings>,
+    /// The number of the call, and what it is to reach: what observers know it by.
+    id: u64,
+    target: Endpoint,
     started: Instant,
     /// Whether the caller speaks plain HTTP, which a last hop that is an HTTP proxy takes without a tunnel.
     plain_http: bool,
@@ -85,6 +90,8 @@ pub(crate) struct Settings {
     pub(crate) winners: Arc<Winners>,
     pub(crate) tls: Tls,
     pub(crate) hop_tls: Tls,
+    pub(crate) proxy_header: Option<ProxyHeader>,
+    pub(crate) observers: Observers,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +123,25 @@ impl Progress {
 }
 
 impl DialContext {
-    pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, started: clock::now(), plain_http: false, progress: Mutex::default() }
+    pub(crate) fn new(settings: Arc<Settings>, target: Endpoint) -> Self {
+        let (id, started) = (observe::next_id(), clock::now());
+        Self { settings, id, target, started, plain_http: false, progress: Mutex::default() }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn target(&self) -> &Endpoint {
+        &self.target
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.settings.observers
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The same for a caller that speaks plain HTTP.
@@ -165,7 +189,10 @@ impl DialContext {
         check_onion(name)?;
         let started = clock::now();
         let limit = self.settings.timeouts.resolve_limit();
-        let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await?;
+        let step = Stepping::begin(self, Phase::Resolve);
+        let answer = clock::within(limit, Phase::Resolve, self.settings.resolver.lookup(name)).await;
+        step.end(&answer);
+        let answer = answer?;
         self.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - started);
         allowed(name, to.port(), answer, policy)
     }
@@ -199,7 +226,9 @@ impl DialContext {
     ) -> Result<T> {
         self.note(|p| p.hop = Some(place.index));
         let started = clock::now();
+        let step = Stepping::begin(self, Phase::Hop).hop(place.index, kind, authority);
         let result = clock::within(self.settings.timeouts.hop_limit(), Phase::Hop, work).await;
+        step.end(&result);
         match result {
             Ok(value) => {
                 let elapsed = clock::now() - started;
@@ -238,6 +267,16 @@ impl DialContext {
         });
     }
 
+    /// Says how long the handshake took by which a connection to the proxy passed last was made: a hop of many tunnels passes
+    /// its proxy twice.
+    pub fn hop_took(&self, handshake: Duration) {
+        self.note(|p| {
+            if let Some(hop) = p.hops.last_mut() {
+                hop.elapsed += handshake;
+            }
+        });
+    }
+
     /// Says which address the proxy passed last connects from, where it tells.
     pub fn hop_bound(&self, bound: String) {
         self.note(|p| {
@@ -258,7 +297,9 @@ impl DialContext {
                 p.tried.push(Try { address, started: clock::now(), ended: None });
             }
         });
+        let step = Stepping::begin(self, Phase::Connect).address(address);
         let result = work.await;
+        step.end(&result);
         let outcome = match &result {
             Ok(_) => TriedOutcome::Connected,
             Err(error) => TriedOutcome::Failed(error.message().into()),
@@ -291,6 +332,7 @@ impl DialContext {
     /// Completes what is known about a connection that was made.
     pub(crate) fn finish(&self, info: &mut ConnectionInfo) {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        info.id = self.id;
         info.hops.clone_from(&progress.hops);
         info.attempts = progress.attempts;
         info.tried = progress.tried(clock::now());
@@ -299,7 +341,7 @@ impl DialContext {
     }
 
     /// Puts the facts of the attempt on an error.
-    pub(crate) fn fail(&self, error: Error, to: &Endpoint) -> Error {
+    pub(crate) fn fail(&self, error: Error) -> Error {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = clock::now() - self.started;
         let attempt = Attempt {
@@ -310,7 +352,7 @@ impl DialContext {
             attempts: progress.attempts,
             tried: progress.tried(clock::now()),
         };
-        error.with_endpoint(to.clone()).with_attempt(attempt)
+        error.with_endpoint(self.target.clone()).with_attempt(attempt)
     }
 }
 
@@ -319,7 +361,8 @@ impl DialContext {
 fn check_onion(name: &str) -> Result<()> {
     let name = name.trim_end_matches('.');
     if name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b".onion") {
-        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h)";
+        let message = "only Tor resolves .onion: a hop that resolves by itself is needed (socks5h), and under a policy the word \
+                       that it may (trust_hop_resolution)";
         return Err(Error::new(Kind::Resolve, message)
             .with_phase(Phase::Resolve)
             .with_delivery(crate::Delivery::NotSent));
@@ -404,7 +447,9 @@ impl Direct {
             [Family::V6, Family::V4].into_iter().filter(|family| settings.bind.reaches(any(*family))).collect();
         let started = clock::now();
         let parts = settings.resolver.parts(name, &families, settings.timeouts.resolve_limit());
+        let mut step = Stepping::begin(cx, Phase::Resolve);
         let answers = parts.map(|Part { family, answer }| {
+            step.part(&answer);
             let addrs = answer.and_then(|answer| allowed(name, port, answer, policy));
             (family, addrs.and_then(|addrs| reachable(addrs, &settings.bind)))
         });

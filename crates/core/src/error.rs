@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
@@ -160,9 +161,10 @@ struct Inner {
     code: Option<i64>,
     hop: Option<usize>,
     retry_after: Option<Duration>,
+    drained: bool,
     endpoint: Option<Endpoint>,
     attempt: Option<Attempt>,
-    reply: Option<Box<dyn Any + Send + Sync>>,
+    reply: Option<Arc<dyn Any + Send + Sync>>,
     source: Option<BoxError>,
 }
 
@@ -184,6 +186,7 @@ impl Error {
             code: None,
             hop: None,
             retry_after: None,
+            drained: false,
             endpoint: None,
             attempt: None,
             reply: None,
@@ -269,8 +272,14 @@ impl Error {
     /// The peer's own typed "no".
     pub fn from_server<T: Any + Send + Sync>(protocol: &'static str, message: impl Into<Box<str>>, reply: T) -> Self {
         let mut error = Self::new(Kind::Server, message).with_protocol(protocol);
-        error.0.reply = Some(Box::new(reply));
+        error.0.reply = Some(Arc::new(reply));
         error
+    }
+
+    /// The peer's typed "no" of another error that tells the same.
+    pub(crate) fn with_reply_of(mut self, other: &Self) -> Self {
+        self.0.reply.clone_from(&other.0.reply);
+        self
     }
 
     /// Another kind.
@@ -336,10 +345,17 @@ impl Error {
         self
     }
 
+    /// The connection was ending in good order after it had served others: the work was not done, and nobody is overloaded.
+    #[must_use]
+    pub fn with_drained(mut self, drained: bool) -> Self {
+        self.0.drained = drained;
+        self
+    }
+
     /// The peer's typed reply, to be read back by [`Error::server`].
     #[must_use]
     pub fn with_reply<T: Any + Send + Sync>(mut self, reply: T) -> Self {
-        self.0.reply = Some(Box::new(reply));
+        self.0.reply = Some(Arc::new(reply));
         self
     }
 
@@ -398,6 +414,11 @@ impl Error {
     /// The last attempt's facts: every phase's time, the address, the hop, the time spent.
     pub fn attempt(&self) -> Option<&Attempt> {
         self.0.attempt.as_ref()
+    }
+
+    /// Whether the connection was ending in good order after it had served others: another one will do, at once.
+    pub fn is_drained(&self) -> bool {
+        self.0.drained && matches!(self.0.delivery, Delivery::NotSent | Delivery::Refused)
     }
 
     /// The protocol's own typed reply, such as `smtp::Reply`.

@@ -126,6 +126,8 @@ pub struct ConnectionInfo {
     pub tried: Vec<Tried>,
     /// Whether it came out of a pool.
     pub reused: bool,
+    /// The number of the connect that made it, within the process: what observers know it by. 0 for a stream made elsewhere.
+    pub id: u64,
 }
 
 /// The last attempt's facts, on every error that a connection attempt ended in.

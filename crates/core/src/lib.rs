@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
+#[cfg(feature = "serde")]
+pub mod config;
 mod connector;
 mod datagram;
 mod dial;
@@ -13,6 +15,7 @@ mod info;
 pub mod kit;
 mod listener;
 mod multicast;
+pub mod observe;
 mod policy;
 mod raw;
 pub mod resolve;
@@ -30,10 +33,12 @@ pub use dial::{BoxFuture, Dial, DialContext, Direct, Place};
 pub use endpoint::{Endpoint, Host};
 pub use error::{BoxError, Delivery, Error, Kind, Phase, Result};
 pub use happy::HappyOptions;
-pub use hop::{Hop, HopFactory, Route};
+pub use hop::{Hop, HopFactory, HopSchemes, HopSpec, Isolation, ProxyHeader, Route, SocksReply};
 pub use info::{Attempt, ConnectionInfo, HopInfo, Timings, TlsInfo, Tried, TriedOutcome};
+pub use kit::auth::ProxyAuth;
 pub use listener::Listener;
 pub use multicast::Interface;
+pub use observe::{Observer, Observers};
 pub use policy::Policy;
 pub use raw::{IpProtocol, IpVersion, RawSocket};
 pub use resolve::{Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ServiceRecord, Services};

@@ -16,7 +16,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, TlsInfo};
+use crate::observe::{Stepping, Traffic};
 use crate::secret::Secret;
 use crate::tls::{self, Tls};
 
@@ -35,6 +36,7 @@ pub struct Stream {
     info: Box<ConnectionInfo>,
     upgrade: Option<Upgrade>,
     forwards: Option<Arc<[(String, Secret)]>>,
+    traffic: Option<Box<Traffic>>,
 }
 
 /// What the connector says about a later STARTTLS.
@@ -86,7 +88,7 @@ impl Stream {
     }
 
     fn with_inner(io: Inner, info: ConnectionInfo) -> Self {
-        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, forwards: None }
+        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, traffic: None, forwards: None }
     }
 
     /// What is known about the connection.
@@ -163,24 +165,49 @@ impl Stream {
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
-        let Self { io, early, mut info, upgrade, forwards: _ } = self;
-        let (io, agreed) = match io {
+        let Self { io, early, mut info, upgrade, traffic, forwards: _ } = self;
+        let step = Stepping::later(traffic.as_deref(), Phase::Tls);
+        let result = Self::secure(io, early, name, tls, alpn, limit).await;
+        step.end(&result);
+        let (io, agreed) = result?;
+        info.tls = Some(agreed);
+        let elapsed = clock::now() - started;
+        info.timings.tls = Some(elapsed);
+        info.timings.total += elapsed;
+        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic, forwards: None })
+    }
+
+    async fn secure(
+        io: Inner,
+        early: Bytes,
+        name: &str,
+        tls: &Tls,
+        alpn: Option<&[&[u8]]>,
+        limit: Option<Duration>,
+    ) -> Result<(Inner, TlsInfo)> {
+        Ok(match io {
             Inner::Tcp(tcp) => {
                 // Boxed: a handshake under way is large, and every caller's future would carry it.
                 let (io, agreed) = Box::pin(tls::handshake(tcp, name, tls, alpn, limit)).await?;
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {
-                let under = Self { io, early, info: Box::default(), upgrade: None, forwards: None };
+                let under = Self { io, early, info: Box::default(), upgrade: None, traffic: None, forwards: None };
                 let (io, agreed) = Box::pin(tls::handshake(under, name, tls, alpn, limit)).await?;
                 (Inner::Tls(Box::new(io)), agreed)
             }
-        };
-        info.tls = Some(agreed);
-        let elapsed = clock::now() - started;
-        info.timings.tls = Some(elapsed);
-        info.timings.total += elapsed;
-        Ok(Self { io, early: Bytes::new(), info, upgrade, forwards: None })
+        })
+    }
+
+    /// Counts what it carries from now on.
+    #[must_use]
+    pub(crate) fn counted(mut self, traffic: Option<Box<Traffic>>) -> Self {
+        self.traffic = traffic;
+        self
+    }
+
+    pub(crate) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.as_deref()
     }
 
     /// Secret bytes known to both ends of this TLS connection alone (RFC 5705): for channel binding (RFC 9266).
@@ -202,6 +229,19 @@ impl Stream {
             Inner::Tcp(io) => io.set_nodelay(on),
             Inner::TlsTcp(io) => io.get_ref().0.set_nodelay(on),
             Inner::Tls(io) => io.get_ref().0.set_nodelay(on),
+            _ => Ok(()),
+        }
+    }
+
+    /// Acknowledges at once what has arrived, where the kernel would wait for something to send along with it: a peer that
+    /// gathers small writes sends its next one only then. It holds for this moment alone, on Linux; elsewhere it does nothing.
+    pub fn ack_now(&self) -> io::Result<()> {
+        match &self.io {
+            #[cfg(target_os = "linux")]
+            Inner::Tcp(io) => socket2::SockRef::from(io).set_tcp_quickack(true),
+            #[cfg(target_os = "linux")]
+            Inner::TlsTcp(io) => socket2::SockRef::from(&io.get_ref().0).set_tcp_quickack(true),
+            Inner::Tls(io) => io.get_ref().0.ack_now(),
             _ => Ok(()),
         }
     }
@@ -228,22 +268,40 @@ impl Stream {
     }
 }
 
+impl Stream {
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(traffic), Poll::Ready(Ok(n))) = (&self.traffic, &result) {
+            traffic.sent(*n);
+        }
+        result
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.early.is_empty() {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);
+            if let Some(traffic) = &this.traffic {
+                traffic.received(n);
+            }
             this.early.advance(n);
             return Poll::Ready(Ok(()));
         }
-        each!(this, io => Pin::new(io).poll_read(cx, buf))
+        let Some(traffic) = &this.traffic else { return each!(this, io => Pin::new(io).poll_read(cx, buf)) };
+        let before = buf.filled().len();
+        let result = each!(this, io => Pin::new(io).poll_read(cx, buf));
+        traffic.received(buf.filled().len() - before);
+        result
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, buf))
+        let this = self.get_mut();
+        let result = each!(this, io => Pin::new(io).poll_write(cx, buf));
+        this.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -251,7 +309,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let this = self.get_mut();
+        let result = each!(this, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        this.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {

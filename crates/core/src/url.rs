@@ -80,6 +80,32 @@ impl Url {
         Ok(Endpoint::parse(&self.authority, Some(default_port))?.with_scheme(&self.scheme))
     }
 
+    /// The whole text with its password: for who stores it, or parses it again.
+    pub fn expose(&self) -> Secret {
+        self.text(self.password.as_ref().map(|password| percent_encode(password.expose())))
+    }
+
+    fn text(&self, password: Option<String>) -> Secret {
+        let mut text = format!("{}://", self.scheme);
+        if let Some(user) = &self.user {
+            text.push_str(&percent_encode(user));
+            if let Some(password) = password {
+                text.push(':');
+                text.push_str(&password);
+            }
+            text.push('@');
+        }
+        text.push_str(&self.authority);
+        text.push_str(&self.path);
+        for (sign, part) in [('?', &self.query), ('#', &self.fragment)] {
+            if let Some(part) = part {
+                text.push(sign);
+                text.push_str(part);
+            }
+        }
+        Secret::new(text)
+    }
+
     /// The user, decoded.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
@@ -133,22 +159,7 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.scheme)?;
-        if let Some(user) = &self.user {
-            f.write_str(&percent_encode(user))?;
-            if self.password.is_some() {
-                f.write_str(":***")?;
-            }
-            f.write_str("@")?;
-        }
-        write!(f, "{}{}", self.authority, self.path)?;
-        if let Some(query) = &self.query {
-            write!(f, "?{query}")?;
-        }
-        if let Some(fragment) = &self.fragment {
-            write!(f, "#{fragment}")?;
-        }
-        Ok(())
+        f.write_str(self.text(self.password.as_ref().map(|_| "***".to_owned())).expose())
     }
 }
 
@@ -226,6 +237,7 @@ mod tests {
     fn no_error_or_debug_holds_the_password() {
         let url = Url::parse("x://joe:sesame@h:1/p").unwrap();
         assert!(!format!("{url:?} {url}").contains("sesame"));
+        assert_eq!(Url::parse("X://j%6fe:a%40@h:1/p?q#f").unwrap().expose().expose(), "x://joe:a%40@h:1/p?q#f");
         let error = Url::parse("x://joe:sesame@h:bad/").unwrap().endpoint(1).unwrap_err();
         assert!(!format!("{error:?}").contains("sesame"));
     }

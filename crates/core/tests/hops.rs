@@ -18,6 +18,8 @@ enum Manner {
     Drops,
     Cut(usize),
     Stall(usize),
+    /// A byte each 40 milliseconds.
+    Trickle,
 }
 
 /// Plays `script` to one caller, then repeats what it hears.
@@ -38,6 +40,7 @@ async fn proxy(script: Script, manner: Manner) -> u16 {
                         return Ok(());
                     }
                     Manner::Drops => tokio::task::yield_now().await,
+                    Manner::Trickle => tokio::time::sleep(Duration::from_millis(40)).await,
                     _ => {}
                 }
                 stream.write_all(&[byte]).await?;
@@ -121,6 +124,32 @@ async fn a_handshake_cut_or_stalled_at_any_byte_names_the_hop() {
             let seen = (stalled.kind(), stalled.phase(), stalled.hop());
             assert_eq!(seen, (Kind::Timeout, Some(Phase::Hop), Some(0)), "{kind} {at}: {stalled:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_trickle_is_ended_by_the_deadline_of_the_hop() {
+    for (kind, script) in kinds() {
+        let error = through(hop(kind, proxy(script, Manner::Trickle).await)).await.unwrap_err();
+        assert_eq!((error.kind(), error.phase(), error.hop()), (Kind::Timeout, Some(Phase::Hop), Some(0)), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn socks4_tells_its_refusals_apart() {
+    let request = kinds()[1].1[0].0;
+    for (reply, code, words) in [
+        ([0, 91], Some(91), "rejected"),
+        ([0, 92], Some(92), "no identd"),
+        ([0, 93], Some(93), "another user"),
+        ([0, 94], Some(94), "unknown"),
+        ([4, 90], None, "begins with 0, saw 4"),
+        ([5, 0], None, "begins with 0, saw 5"),
+    ] {
+        let script = vec![(request, [&reply[..], &[0; 6]].concat())];
+        let error = through(hop("socks4a", proxy(script, Manner::Whole).await)).await.unwrap_err();
+        assert_eq!((error.kind(), error.code(), error.hop()), (Kind::Hop, code, Some(0)), "{error:?}");
+        assert!(error.message().contains(words), "{error}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use prost_build::{Comments, Method, Service, ServiceGenerator};
+use prost_types::method_options::IdempotencyLevel;
 
 /// Names that a client has for itself.
 const TAKEN: &[&str] = &["new", "client"];
@@ -90,7 +91,12 @@ impl Clients {
         }
         let path = format!("/{service}/{}", method.proto_name);
         let codec = codec.replacen('<', "::<", 1);
-        writeln!(out, "    {{\n        let method = {runtime}::Method::from_static(\"{path}\", {codec}::new());")?;
+        let safe = method.options.idempotency_level() == IdempotencyLevel::NoSideEffects;
+        let safe = if safe { ".no_side_effects()" } else { "" };
+        writeln!(
+            out,
+            "    {{\n        let method = {runtime}::Method::from_static(\"{path}\", {codec}::new()){safe};"
+        )?;
         writeln!(out, "        self.client.{call}\n    }}")
     }
 }

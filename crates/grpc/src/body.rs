@@ -41,6 +41,7 @@ pub struct Body {
     inner: Inner,
     shape: Shape,
     wait_for_ready: bool,
+    safe: bool,
 }
 
 pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -53,7 +54,7 @@ enum Inner {
 impl Body {
     /// Bytes at hand.
     pub fn full(bytes: Bytes) -> Self {
-        Self { inner: Inner::Full(Some(bytes)), shape: Shape::Unary, wait_for_ready: false }
+        Self { inner: Inner::Full(Some(bytes)), shape: Shape::Unary, wait_for_ready: false, safe: false }
     }
 
     /// Pieces as they come.
@@ -61,7 +62,7 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        Self { inner: Inner::Stream(Box::pin(body)), shape: Shape::Duplex, wait_for_ready: false }
+        Self { inner: Inner::Stream(Box::pin(body)), shape: Shape::Duplex, wait_for_ready: false, safe: false }
     }
 
     /// Any body.
@@ -69,7 +70,7 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        Self { inner: Inner::Stream(boxed_body(body)), shape: Shape::Duplex, wait_for_ready: false }
+        Self { inner: Inner::Stream(boxed_body(body)), shape: Shape::Duplex, wait_for_ready: false, safe: false }
     }
 
     /// Which sides of the call are streams.
@@ -82,6 +83,11 @@ impl Body {
         self.wait_for_ready
     }
 
+    /// Whether the method said that it has [no side effects](crate::Method::no_side_effects).
+    pub fn is_safe(&self) -> bool {
+        self.safe
+    }
+
     /// The bytes, if they are at hand; the body by itself if not.
     #[cfg_attr(not(any(feature = "connect", feature = "web")), allow(dead_code, reason = "for translations alone"))]
     pub(crate) fn into_full(self) -> Result<Bytes, BoxBody> {
@@ -92,15 +98,15 @@ impl Body {
     }
 
     #[must_use]
-    pub(crate) fn for_call(mut self, shape: Shape, wait_for_ready: bool) -> Self {
-        (self.shape, self.wait_for_ready) = (shape, wait_for_ready);
+    pub(crate) fn for_call(mut self, shape: Shape, wait_for_ready: bool, safe: bool) -> Self {
+        (self.shape, self.wait_for_ready, self.safe) = (shape, wait_for_ready, safe);
         self
     }
 }
 
 impl Default for Body {
     fn default() -> Self {
-        Self { inner: Inner::Full(None), shape: Shape::Unary, wait_for_ready: false }
+        Self { inner: Inner::Full(None), shape: Shape::Unary, wait_for_ready: false, safe: false }
     }
 }
 

@@ -27,6 +27,7 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("grpc-rust-port
 pub struct Method<C> {
     pub(crate) path: PathAndQuery,
     pub(crate) codec: C,
+    pub(crate) safe: bool,
 }
 
 impl<C: Codec> Method<C> {
@@ -40,12 +41,20 @@ impl<C: Codec> Method<C> {
         if path.contains(['?', '#']) {
             return Err(bad());
         }
-        Ok(Self { path: PathAndQuery::try_from(path).map_err(|_| bad())?, codec })
+        Ok(Self { path: PathAndQuery::try_from(path).map_err(|_| bad())?, codec, safe: false })
     }
 
     /// The same from a literal, for generated code. It panics if the path is none.
     pub fn from_static(path: &'static str, codec: C) -> Self {
-        Self { path: PathAndQuery::from_static(path), codec }
+        Self { path: PathAndQuery::from_static(path), codec, safe: false }
+    }
+
+    /// Says that calling the method changes nothing (`idempotency_level = NO_SIDE_EFFECTS`): a transport may make use of that, as
+    /// [`Connect::get`](crate::Connect::get) does.
+    #[must_use]
+    pub fn no_side_effects(mut self) -> Self {
+        self.safe = true;
+        self
     }
 
     /// The path.

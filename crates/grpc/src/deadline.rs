@@ -7,6 +7,7 @@ use http::HeaderValue;
 use portolan_core::clock::{self, Instant};
 use portolan_core::{Delivery, Error, Kind, Phase, Result};
 
+use crate::PROTOCOL;
 use crate::status::{Code, Status};
 
 /// The most digits of a `grpc-timeout`.
@@ -101,7 +102,7 @@ impl Deadline {
         match deadline {
             None => work.await,
             Some(Self(instant)) => match tokio::time::timeout_at(instant, work).await {
-                Ok(result) => result,
+                Ok(result) => result.map_err(|error| late(instant, error)),
                 Err(_) => Err(exceeded()),
             },
         }
@@ -111,6 +112,12 @@ impl Deadline {
 /// The error of a deadline that passed here.
 pub(crate) fn exceeded() -> Error {
     Status::local(Kind::Timeout, Code::DeadlineExceeded, "the deadline passed").with_phase(Phase::Total)
+}
+
+/// A server that keeps the deadline too resets the stream when it passes, which may be heard before our own timer is.
+pub(crate) fn late(deadline: Instant, error: Error) -> Error {
+    let reset = error.protocol_name() != Some(PROTOCOL) && Status::of(&error).code() == Code::Cancelled;
+    if reset && deadline <= clock::now() { exceeded().with_source(error) } else { error }
 }
 
 /// The error of a deadline that had passed before anything was sent.
@@ -161,6 +168,17 @@ mod tests {
         ] {
             assert_eq!(Deadline::parse(text).map(Deadline::left), expected, "{text}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_by_the_server_that_keeps_the_deadline_too_is_the_deadline() {
+        let reset = |protocol| Error::new(Kind::Server, "reset").with_protocol(protocol).with_code(8);
+        let (passed, coming) = (clock::now(), clock::now() + Duration::from_secs(1));
+        let code = |deadline, error| Status::of(&late(deadline, error)).code();
+        assert_eq!(code(passed, reset("http2")), Code::DeadlineExceeded);
+        assert_eq!(code(coming, reset("http2")), Code::Cancelled);
+        let said = Error::from(Status::new(Code::Cancelled, "by the server's word"));
+        assert_eq!(code(passed, said), Code::Cancelled);
     }
 
     #[tokio::test(start_paused = true)]

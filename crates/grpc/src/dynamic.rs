@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::prost_types::method_options::IdempotencyLevel;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::Value;
 
@@ -69,7 +70,11 @@ impl Schema {
     pub fn method(&self, name: &str) -> Result<Method<DynamicJson>> {
         let method = self.find(name)?;
         let codec = DynamicJson { input: method.input(), output: method.output() };
-        Method::new(&format!("/{}/{}", method.parent_service().full_name(), method.name()), codec)
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let built = Method::new(&path, codec)?;
+        let options = method.method_descriptor_proto().options.as_ref();
+        let safe = options.is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects);
+        Ok(if safe { built.no_side_effects() } else { built })
     }
 
     /// Which sides of a method are streams.

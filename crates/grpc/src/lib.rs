@@ -88,7 +88,7 @@ pub use body::{Body, Shape};
 pub use call::{
     Call, ClientStreaming, Duplex, DuplexCall, DuplexWith, Response, Sender, ServerStreaming, Streaming, Unary,
 };
-pub use channel::{Balancing, Channel, ChannelOptions};
+pub use channel::{Balancing, Carrier, Channel, ChannelOptions, Http2};
 pub use client::{Client, Method};
 pub use codec::{Codec, Raw};
 #[cfg(feature = "json")]
@@ -103,6 +103,8 @@ pub use deadline::Deadline;
 pub use frame::{COMPRESSED, Frame, Frames, PREFIX};
 #[doc(no_inline)]
 pub use futures_core::Stream;
+#[cfg(feature = "http3")]
+pub use http3::Http3;
 pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};

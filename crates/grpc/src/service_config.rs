@@ -131,7 +131,8 @@ impl ServiceConfig {
             service = service.throttling(Throttling::new(throttle.max_tokens, throttle.token_ratio));
         }
         // The first policy of the list that is known is taken; the older field is for those who know no list.
-        let known = config.load_balancing_config.iter().flat_map(HashMap::keys).find(|name| balancing(name).is_some());
+        let known =
+            config.load_balancing_config.iter().flat_map(HashMap::keys).find(|name| Balancing::named(name).is_some());
         service.balancing = known.cloned().or(config.load_balancing_policy).map(String::into_boxed_str);
         service.health_service =
             config.health_check_config.and_then(|health| health.service_name).map(String::into_boxed_str);
@@ -142,16 +143,7 @@ impl ServiceConfig {
 impl Balancing {
     /// What a service config asks for; the default where that is not known here.
     pub fn of(config: &ServiceConfig) -> Self {
-        config.load_balancing().and_then(balancing).unwrap_or_default()
-    }
-}
-
-fn balancing(name: &str) -> Option<Balancing> {
-    match name.to_ascii_lowercase().as_str() {
-        "pick_first" => Some(Balancing::PickFirst),
-        "round_robin" => Some(Balancing::RoundRobin),
-        "least_request_experimental" => Some(Balancing::LeastRequests),
-        _ => None,
+        config.load_balancing().and_then(Self::named).unwrap_or_default()
     }
 }
 

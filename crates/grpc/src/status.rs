@@ -89,7 +89,7 @@ impl Code {
             0x8 | 0x10c => Self::Cancelled,
             0xb | 0x107 => Self::ResourceExhausted,
             0xc => Self::PermissionDenied,
-            0xd | 0x110 => Self::Unknown,
+            0xd => Self::Unknown,
             _ => Self::Internal,
         }
     }
@@ -209,9 +209,9 @@ pub(crate) fn code_of(error: &Error) -> Code {
             (Some("http2" | "http3"), Some(code)) => Code::from_reset(code),
             _ => Code::Unavailable,
         },
-        // HTTP/3 says of a stream and of a connection alike that it is closed; these codes are a stream's alone.
-        Kind::Closed if error.protocol_name() == Some("http3") => match error.code() {
-            Some(code @ (0x107 | 0x10b | 0x10c)) => Code::from_reset(code),
+        // HTTP/3 says of a stream and of a connection alike that it is closed, with the same codes; a lost connection has a cause.
+        Kind::Closed if error.protocol_name() == Some("http3") => match (error.code(), error.source()) {
+            (Some(code), None) => Code::from_reset(code),
             _ => Code::Unavailable,
         },
         // What never left was held up on the way, not by the server.
@@ -311,6 +311,20 @@ mod tests {
             (12, Code::PermissionDenied),
         ] {
             assert_eq!(Status::of(&reset(code)).code(), seen, "{code}");
+        }
+        let reset = |code| Error::closed("reset").with_protocol("http3").with_code(code);
+        for (code, seen) in [
+            (0x100, Code::Internal),
+            (0x102, Code::Internal),
+            (0x107, Code::ResourceExhausted),
+            (0x10b, Code::Unavailable),
+            (0x10c, Code::Cancelled),
+            (0x110, Code::Internal),
+            (0x1234, Code::Internal),
+        ] {
+            assert_eq!(Status::of(&reset(code)).code(), seen, "{code:#x}");
+            let lost = reset(code).with_source(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            assert_eq!(Status::of(&lost).code(), Code::Unavailable, "{code:#x}");
         }
         assert_eq!(Status::of(&Error::closed("gone")).code(), Code::Unavailable);
         assert_eq!(Code::from_http(StatusCode::NOT_FOUND), Code::Unimplemented);

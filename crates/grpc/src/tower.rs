@@ -9,12 +9,11 @@ use bytes::Bytes;
 use http::uri::Uri;
 use http::{Request, Response};
 use portolan_core::{BoxError, BoxFuture, Error, Phase, Result};
-use portolan_http2::RecvBody;
 use tower_service::Service;
 
 use crate::PROTOCOL;
 use crate::body::Body;
-use crate::channel::Channel;
+use crate::channel::{Carrier, Channel};
 use crate::transport::Transport;
 
 /// Any tower service of HTTP requests, as a [`Transport`].
@@ -67,11 +66,12 @@ fn failed(error: BoxError) -> Error {
     }
 }
 
-impl<B> Service<Request<B>> for Channel
+impl<K, B> Service<Request<B>> for Channel<K>
 where
+    K: Carrier,
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<RecvBody>;
+    type Response = Response<<Self as Transport>::Body>;
     type Error = Error;
     type Future = BoxFuture<'static, Result<Self::Response>>;
 
@@ -91,7 +91,7 @@ where
     }
 }
 
-impl Channel {
+impl<K: Carrier> Channel<K> {
     fn complete(&self, uri: Uri) -> Result<Uri> {
         if uri.authority().is_some() {
             return Ok(uri);

@@ -63,14 +63,14 @@ impl<T: Transport> Web<T> {
         parts.headers.insert(ACCEPT, value);
         parts.headers.insert(HeaderName::from_static("x-grpc-web"), HeaderValue::from_static("1"));
         parts.headers.remove(TE);
-        let (shape, wait) = (body.shape(), body.wait_for_ready());
+        let (shape, wait, safe) = (body.shape(), body.wait_for_ready(), body.is_safe());
         let body = match (self.text, body.into_full()) {
             (false, Ok(bytes)) => Body::full(bytes),
             (false, Err(body)) => Body::stream(body),
             (true, Ok(bytes)) => Body::full(STANDARD.encode(bytes).into()),
             (true, Err(body)) => Body::stream(Encoded(body)),
         };
-        Ok(Request::from_parts(parts, body.for_call(shape, wait)))
+        Ok(Request::from_parts(parts, body.for_call(shape, wait, safe)))
     }
 }
 

@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ async fn three() -> (Connector, String, Vec<AbortHandle>) {
     let (first, a) = listen("127.0.0.1:0", "a").await;
     let (_, b) = listen(&format!("127.0.0.2:{}", first.port()), "b").await;
     let (_, c) = listen(&format!("127.0.0.3:{}", first.port()), "c").await;
-    let addresses = [1, 2, 3].map(|n| std::net::IpAddr::from([127, 0, 0, n]));
+    let addresses = [1, 2, 3].map(|n| IpAddr::from([127, 0, 0, n]));
     let connector = Connector::builder().resolver(Resolver::system().with_override("svc.test", addresses)).build();
     (connector.unwrap(), format!("http://svc.test:{}", first.port()), vec![a, b, c])
 }
@@ -124,6 +124,111 @@ async fn least_requests_uses_every_address() {
         tokio::task::yield_now().await;
     }
     assert_eq!(tally(&client, 60).await.len(), 3);
+}
+
+#[tokio::test]
+async fn weights_give_each_address_its_share_and_nothing_to_one_that_weighs_nothing() {
+    let (connector, url, _servers) = three().await;
+    let options = quick().weights(|address| match address.ip() {
+        IpAddr::V4(ip) if ip.octets()[3] == 1 => 3,
+        IpAddr::V4(ip) if ip.octets()[3] == 2 => 1,
+        _ => 0,
+    });
+    let client = Client::from_channel(Channel::connect_with(&connector, &url, options).await.unwrap()).unwrap();
+    while client.transport().connections() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let seen = tally(&client, 40).await;
+    let of = |name: &'static [u8]| seen.get(name).copied().unwrap_or_default();
+    assert_eq!((of(b"a"), of(b"b"), of(b"c")), (30, 10, 0));
+}
+
+/// A server that says how it is when it is told so, and serves all the same.
+async fn ailing(
+    address: &str,
+    name: &'static str,
+) -> (SocketAddr, tokio::sync::watch::Sender<Option<u8>>, AbortHandle) {
+    let (say, heard) = tokio::sync::watch::channel(None);
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((io, _)) = listener.accept().await {
+            let heard = heard.clone();
+            let serve = handler(move |mut call: Call| {
+                let mut heard = heard.clone();
+                async move {
+                    if call.path() != "/grpc.health.v1.Health/Watch" {
+                        return reply(call, name).await;
+                    }
+                    assert_eq!(call.message().await.unwrap().1, &b"\x0a\x03svc"[..]);
+                    call.start(&[]).await;
+                    while let Ok(said) = heard.wait_for(Option::is_some).await.map(|said| *said) {
+                        match said {
+                            Some(99) => return call.end(&[("grpc-status", "12")]).await,
+                            Some(98) => return call.end(&[("grpc-status", "14")]).await,
+                            said => call.send([0x08, said.unwrap()]).await,
+                        }
+                        if heard.changed().await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+            connections.spawn(support::h2_half::serve(io, serve));
+        }
+    });
+    (address, say, task.abort_handle())
+}
+
+async fn until(client: &Client<Channel>, connections: usize) {
+    let reached = async {
+        while client.transport().connections() != connections {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_go_only_where_the_service_says_that_it_serves() {
+    let (first, a, _a) = ailing("127.0.0.1:0", "a").await;
+    let (_, b, _b) = ailing(&format!("127.0.0.2:{}", first.port()), "b").await;
+    let addresses = [1, 2].map(|n| IpAddr::from([127, 0, 0, n]));
+    let resolver = Resolver::system().with_override("svc.test", addresses);
+    let connector = Connector::builder().resolver(resolver).build().unwrap();
+    let url = format!("http://svc.test:{}", first.port());
+    let config = r#"{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "svc"}}"#;
+    let config = portolan_grpc::ServiceConfig::parse(config).unwrap();
+    let channel = Channel::lazy(&connector, &url, quick().service_config(&config)).unwrap();
+    let client = Client::from_channel(channel).unwrap();
+
+    // Nobody has said anything: a call waits, and until its deadline.
+    let call = client.unary(&method(), &Bytes::new()).timeout(Duration::from_millis(100));
+    assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::DeadlineExceeded);
+    a.send(Some(1)).unwrap();
+    assert_eq!(tally(&client, 6).await.len(), 1, "b has not said that it serves");
+    b.send(Some(1)).unwrap();
+    until(&client, 2).await;
+    assert_eq!(tally(&client, 6).await.len(), 2);
+
+    a.send(Some(2)).unwrap();
+    until(&client, 1).await;
+    assert_eq!(tally(&client, 6).await.into_keys().collect::<Vec<_>>(), ["b"]);
+    b.send(Some(2)).unwrap();
+    until(&client, 0).await;
+    let error = client.unary(&method(), &Bytes::new()).await.unwrap_err();
+    assert_eq!((Status::of(&error).code(), error.delivery()), (Code::Unavailable, Delivery::NotSent));
+
+    // One that waits is made when it serves again; a watch that breaks off is begun again; one that can't tell serves.
+    let waits = client.clone().wait_for_ready(true);
+    let waiting = tokio::spawn(async move { who(&waits).await });
+    b.send(Some(98)).unwrap();
+    a.send(Some(99)).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+    b.send(Some(1)).unwrap();
+    until(&client, 2).await;
+    assert_eq!(tally(&client, 6).await.len(), 2);
 }
 
 #[tokio::test]

@@ -4,15 +4,18 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use portolan_core::{Delivery, Kind};
-use portolan_grpc::{Code, Encoding, Json, Method, Raw, Status};
+use portolan_core::{Connector, Delivery, Kind};
+use portolan_grpc::{Channel, ChannelOptions, Client, Code, Encoding, Http3, Json, Method, Raw, Status};
+use portolan_testbed::Certs;
 use serde_json::{Value, json};
-use support::h3_half::client;
-use support::{Out, handler};
+use support::h3_half::{ANYWHERE, client, connector, listen};
+use support::{Call, Out, handler};
 
 fn method(path: &str) -> Method<Raw> {
     Method::new(path, Raw::protobuf()).unwrap()
@@ -183,20 +186,114 @@ async fn resets_and_deadlines_over_http3_have_their_status() {
             "/t.S/Rejected" => 0x10b,
             "/t.S/Cancelled" => 0x10c,
             "/t.S/Load" => 0x107,
+            "/t.S/Ended" => 0x100,
+            "/t.S/Broken" => 0x102,
+            "/t.S/Message" => 0x10e,
+            "/t.S/Own" => 0x4242,
             _ => return std::future::pending().await,
         };
         call.out(Out::Reset(code)).await;
     }))
     .await;
-    for (name, code) in
-        [("Rejected", Code::Unavailable), ("Cancelled", Code::Cancelled), ("Load", Code::ResourceExhausted)]
-    {
+    for (name, code, delivery) in [
+        ("Rejected", Code::Unavailable, Delivery::Refused),
+        ("Cancelled", Code::Cancelled, Delivery::Unknown),
+        ("Load", Code::ResourceExhausted, Delivery::Unknown),
+        ("Ended", Code::Internal, Delivery::Unknown),
+        ("Broken", Code::Internal, Delivery::Unknown),
+        ("Message", Code::Internal, Delivery::Unknown),
+        ("Own", Code::Internal, Delivery::Unknown),
+    ] {
         let error = client.unary(&method(&format!("/t.S/{name}")), &text("x")).await.unwrap_err();
-        assert_eq!(Status::of(&error).code(), code, "{name}: {error:?}");
+        assert_eq!((Status::of(&error).code(), error.delivery()), (code, delivery), "{name}: {error:?}");
     }
     let call = client.unary(&method("/t.S/Silent"), &text("x")).timeout(Duration::from_millis(50));
     assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::DeadlineExceeded);
     while client.transport().status().active > 0 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_channel_of_http3_replaces_the_connection_that_was_lost() {
+    let (certs, name) = (Certs::new(), |name: &'static str| {
+        handler(move |mut call: Call| async move {
+            call.message().await;
+            call.start(&[]).await;
+            call.send(name).await;
+            call.ok().await;
+        })
+    });
+    let first = listen(&certs, ANYWHERE, name("first"));
+    let address = first.local_addr().unwrap();
+    let (connector, url) = (connector(&certs), format!("https://{address}"));
+    let options = ChannelOptions::new().backoff(Duration::from_millis(5), Duration::from_millis(20));
+    let channel = Channel::connect_over(Http3::default(), &connector, &url, options.clone()).await.unwrap();
+    let client = Client::from_channel(channel).unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.unary(&method("/t.S/M"), &Bytes::new()).await.unwrap().message(), "first");
+    }
+    assert_eq!(first.open_connections(), 1, "three calls, one connection");
+
+    first.close(0u32.into(), b"");
+    first.wait_idle().await;
+    drop(first);
+    while client.transport().connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let error = client.unary(&method("/t.S/M"), &Bytes::new()).timeout(Duration::from_millis(200)).await.unwrap_err();
+    assert!(matches!(Status::of(&error).code(), Code::Unavailable | Code::DeadlineExceeded), "{error:?}");
+    assert_eq!(error.delivery(), Delivery::NotSent);
+    let _second = listen(&certs, address, name("second"));
+    let call = client.unary(&method("/t.S/M"), &Bytes::new()).wait_for_ready(true).timeout(Duration::from_secs(20));
+    assert_eq!(call.await.unwrap().message(), "second");
+    assert_eq!(client.transport().connections(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_of_http3_is_never_in_cleartext() {
+    let options = ChannelOptions::new();
+    let channel = Channel::connect_over(Http3::default(), &Connector::default(), "http://127.0.0.1:1", options).await;
+    assert_eq!(channel.unwrap_err().kind(), Kind::Usage);
+}
+
+#[tokio::test]
+async fn what_http3_rejects_is_sent_again_and_what_is_lost_on_the_way_is_not() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&calls);
+    let (certs, reject) = (
+        Certs::new(),
+        handler(move |mut call: Call| {
+            let before = seen.fetch_add(1, Ordering::SeqCst);
+            async move {
+                call.message().await;
+                if call.path() == "/t.S/Hang" {
+                    return std::future::pending().await;
+                }
+                if before == 0 {
+                    return call.out(Out::Reset(0x10b)).await;
+                }
+                call.start(&[]).await;
+                call.send("second").await;
+                call.ok().await;
+            }
+        }),
+    );
+    let server = listen(&certs, ANYWHERE, reject);
+    let url = format!("https://{}", server.local_addr().unwrap());
+    let options = ChannelOptions::new();
+    let channel = Channel::connect_over(Http3::default(), &connector(&certs), &url, options).await.unwrap();
+    let client = Client::from_channel(channel).unwrap();
+    assert_eq!(client.unary(&method("/t.S/M"), &Bytes::new()).await.unwrap().message(), "second");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+
+    let hanging = tokio::spawn(async move { client.unary(&method("/t.S/Hang"), &Bytes::new()).await });
+    while calls.load(Ordering::SeqCst) < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The same code for a connection is no word about this call.
+    server.close(0x10b_u32.into(), b"");
+    let error = hanging.await.unwrap().unwrap_err();
+    assert_eq!((Status::of(&error).code(), error.delivery()), (Code::Unavailable, Delivery::Unknown), "{error:?}");
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
 }

@@ -152,3 +152,37 @@ async fn errors_of_connect_have_the_status_they_say_or_that_of_http() {
         }
     }
 }
+
+#[tokio::test]
+async fn connect_sends_what_has_no_side_effects_as_a_get_and_nothing_else() {
+    let transport = transport(handler(async |mut call| {
+        let (get, query) = (call.head.method == http::Method::GET, call.head.uri.query().map(str::to_owned));
+        match call.path() {
+            "/t.S/Safe" => {
+                assert!(get && body(&mut call).await.is_empty());
+                // Bytes that base64 and URLs have other letters for.
+                assert_eq!(query.as_deref(), Some("base64=1&connect=v1&encoding=proto&message=-_8"));
+                for absent in ["content-type", "connect-protocol-version", "content-encoding", "grpc-timeout"] {
+                    assert_eq!(call.header(absent), None, "{absent}");
+                }
+                assert!(call.header("connect-timeout-ms").is_some() && call.header("x-tenant") == Some("a"));
+            }
+            _ => {
+                assert!(!get && query.is_none() && call.header("connect-protocol-version") == Some("1"));
+                assert_eq!(body(&mut call).await, [0xfb, 0xff]);
+            }
+        }
+        call.start(&[("content-type", "application/proto")]).await;
+        call.out(Out::Data(Bytes::from("good"), true)).await;
+    }));
+    let message = Bytes::from_static(&[0xfb, 0xff]);
+    let client = Client::new(Connect::new(transport.clone()).get(100), "http://web.test").unwrap();
+    let call = client.unary(&method("Safe").no_side_effects(), &message);
+    let reply = call.metadata("x-tenant", "a").timeout(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(reply.message(), "good");
+    assert_eq!(client.unary(&method("Unsafe"), &message).await.unwrap().message(), "good");
+    let never = Client::new(Connect::new(transport.clone()), "http://web.test").unwrap();
+    assert_eq!(never.unary(&method("Unasked").no_side_effects(), &message).await.unwrap().message(), "good");
+    let short = Client::new(Connect::new(transport).get(20), "http://web.test").unwrap();
+    assert_eq!(short.unary(&method("TooLong").no_side_effects(), &message).await.unwrap().message(), "good");
+}

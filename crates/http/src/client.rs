@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, StatusCode};
+use portolan_core::observe::{Facts, Probe, Semantics};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
@@ -140,7 +141,24 @@ impl Client {
         self.run(Box::new(request)).await
     }
 
-    pub(crate) async fn run(&self, mut request: Box<Request>) -> Result<Response> {
+    pub(crate) async fn run(&self, request: Box<Request>) -> Result<Response> {
+        if !self.connector().observers().are_told() {
+            return self.through(request).await;
+        }
+        Box::pin(self.watched(request)).await
+    }
+
+    /// The same, told to those who asked.
+    async fn watched(&self, request: Box<Request>) -> Result<Response> {
+        let Ok((endpoint, _)) = Key::target(request.uri()) else { return self.through(request).await };
+        let probe = Probe::new(crate::PROTOCOL, Semantics::Http, &endpoint, self.connector());
+        let (method, url) = (request.method().clone(), crate::uri::Redacted(request.uri()).to_string());
+        let facts =
+            |response: &Response| Facts::default().status(response.status().as_u16()).reused(response.is_reused());
+        probe.operation(method.as_str()).about(&url).run_with(self.through(request), facts).await
+    }
+
+    async fn through(&self, mut request: Box<Request>) -> Result<Response> {
         if self.0.layers.is_empty() {
             return self.follow(&mut request).await;
         }

@@ -52,6 +52,12 @@ pub(crate) struct Origin {
 
 impl Key {
     pub(crate) fn new(uri: &Uri, kind: Kind, connector: Option<Connector>) -> Result<Self> {
+        let (endpoint, tls) = Self::target(uri)?;
+        Ok(Self::to(endpoint, tls, kind, connector))
+    }
+
+    /// Whom a URL names, and whether in TLS.
+    pub(crate) fn target(uri: &Uri) -> Result<(Endpoint, bool)> {
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -61,8 +67,7 @@ impl Key {
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Error::usage("a URL without a host"))?;
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         // Routes of the connector may be for a scheme alone.
-        let endpoint = Endpoint::new(host, port)?.with_scheme(if tls { "https" } else { "http" });
-        Ok(Self::to(endpoint, tls, kind, connector))
+        Ok((Endpoint::new(host, port)?.with_scheme(if tls { "https" } else { "http" }), tls))
     }
 
     /// The same by the proxies of a route, which forward requests for whatever endpoint: if `route` names one.

@@ -17,6 +17,13 @@ pub struct GoAway {
     pub debug: Bytes,
 }
 
+impl GoAway {
+    /// Whether it is the end in good order of a connection that has served: no failure, and no overload.
+    pub(crate) fn has_served(&self) -> bool {
+        self.code == Code::NO_ERROR && self.last_id > 0
+    }
+}
+
 /// Something that concerns the connection, for [`Options::on_event`](crate::Options::on_event).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -2,10 +2,10 @@
 //!
 //! - **Port and TLS**: 443 with TLS, whose ALPN is `h2` alone; or cleartext by prior knowledge (80), inside another tunnel or on
 //!   a network of one's own: credentials are readable there.
-//! - **What works**: CONNECT (RFC 9113 8.5) for streams, CONNECT-UDP by capsules (RFC 9298, RFC 9297) for datagrams, basic and
-//!   bearer credentials. One connection to the proxy serves all tunnels of a connector; a further one is opened when the proxy's
+//! - **What works**: CONNECT (RFC 9113 8.5) for streams, CONNECT-UDP by capsules (RFC 9298, RFC 9297) for datagrams; basic,
+//!   digest and bearer credentials. One connection to the proxy serves all tunnels of a connector; a further one is opened when the proxy's
 //!   limit of streams is reached, and a new one when it is closed or draining. A tunnel that is dropped resets its stream alone.
-//! - **What is not done**: digest and Negotiate, which take turns.
+//! - **What is not done**: NTLM and Negotiate, which belong to a connection.
 //! - **Tested against**: a scripted proxy on the h2 crate, nghttpx.
 //! - **Security**: the proxy's certificate is checked by the connector's [`hop_tls`](portolan_core::ConnectorBuilder::hop_tls).
 //!   A refused tunnel is an error that names the hop; nothing ever goes around the proxy.
@@ -27,15 +27,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream as Items, StreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame};
+use portolan_core::kit::auth::{Login, Remembered, challenges};
 use portolan_core::kit::{
-    CapsuleDatagrams, ConnectAuth, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, check_masque,
-    masque_path, pipe, refusal,
+    CapsuleDatagrams, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, check_masque, masque_path, pipe,
+    refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, Kind, Phase, Place,
-    Result, Secret, Stream, Url, clock,
+    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec,
+    Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 
 use crate::body::RecvBody;
@@ -52,13 +54,36 @@ pub fn connect(url: &str) -> Result<Hop> {
     Ok(Proxy::parse(url)?.hop())
 }
 
+/// Adds `h2` and `h2c` (cleartext) to the schemes that configuration knows: `h2://[user:password@]host[:port]`, with `auth=` as HTTP
+/// proxies have it, and headers.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("h2", from_spec).with("h2c", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    if !matches!(spec.url().path(), "" | "/") {
+        return Err(Error::usage("a proxy url has no path"));
+    }
+    let mut proxy = match spec.url().scheme() {
+        "h2c" => Proxy::cleartext(spec.url().endpoint(80)?),
+        _ => Proxy::new(spec.url().endpoint(443)?),
+    };
+    if let Some(auth) = spec.auth()?.or_else(|| spec.credentials().map(ProxyAuth::any)) {
+        proxy = proxy.auth(auth);
+    }
+    for (name, value) in spec.headers() {
+        proxy = proxy.header(name, value)?;
+    }
+    Ok(proxy.hop())
+}
+
 /// An HTTP/2 proxy, said piece by piece.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Proxy {
     endpoint: Endpoint,
     tls: bool,
-    auth: Option<ConnectAuth>,
+    auth: Option<ProxyAuth>,
     headers: HeaderMap,
     template: String,
     options: Options,
@@ -93,16 +118,21 @@ impl Proxy {
         })
     }
 
-    /// User and password (RFC 7617).
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.auth = Some(ConnectAuth::Basic(credentials));
+    /// User and password: [`ProxyAuth::any`].
+    pub fn credentials(self, credentials: Credentials) -> Self {
+        self.auth(ProxyAuth::any(credentials))
+    }
+
+    /// How to prove to the proxy who one is. Schemes that belong to a connection (NTLM, Negotiate) do not work here: many
+    /// tunnels share it.
+    pub fn auth(mut self, auth: ProxyAuth) -> Self {
+        self.auth = Some(auth);
         self
     }
 
     /// A token (RFC 6750).
-    pub fn bearer(mut self, token: impl Into<Secret>) -> Self {
-        self.auth = Some(ConnectAuth::Bearer(token.into()));
-        self
+    pub fn bearer(self, token: impl Into<Secret>) -> Self {
+        self.auth(ProxyAuth::bearer(token))
     }
 
     /// A header of each CONNECT request.
@@ -130,19 +160,16 @@ impl Proxy {
     /// The hop.
     pub fn hop(self) -> Hop {
         let kind = if self.tls { "h2" } else { "h2c" };
-        let login = match &self.auth {
-            Some(ConnectAuth::Basic(login)) => Some(login.clone()),
-            _ => None,
-        };
+        let user = self.auth.as_ref().and_then(ProxyAuth::user).map(|user| Credentials::new(user, ""));
         let endpoint = self.endpoint.clone();
         let factory = move |place: Place, beneath: Arc<dyn Dial>| -> Arc<dyn Dial> {
             let way = Way::new(kind, self.endpoint.clone(), place, beneath);
-            Arc::new(Layer { way, proxy: self.clone(), kept: Kept::default() })
+            Arc::new(Layer { way, proxy: self.clone(), kept: Kept::default(), remembered: Remembered::default() })
         };
         let hop = Hop::custom(kind, endpoint, Arc::new(factory));
         // What the layer uses is its own; this is for the hop's Debug.
-        match login {
-            Some(login) => hop.credentials(login),
+        match user {
+            Some(user) => hop.credentials(user),
             None => hop,
         }
     }
@@ -152,12 +179,6 @@ impl Proxy {
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers.clone();
-        if let Some(auth) = &self.auth {
-            let value = HeaderValue::try_from(auth.header()?.expose());
-            let mut value = value.map_err(|_| Error::usage("credentials that no header can hold"))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
-        }
         Ok(request)
     }
 }
@@ -195,6 +216,7 @@ struct Layer {
     way: Way,
     proxy: Proxy,
     kept: Kept<Shared>,
+    remembered: Remembered,
 }
 
 /// What is asked of the proxy.
@@ -233,32 +255,65 @@ impl Layer {
         Ok(Shared { client, hops: cx.hops().into(), peer, local })
     }
 
+    /// Asks until the proxy lets us through or says no; each turn is a stream of the same connection.
     async fn ask(&self, shared: Shared, ask: Ask, target: Endpoint) -> Result<Stream> {
+        let mut login = Login::new(self.proxy.auth.as_ref(), &self.remembered, self.way.proxy(), false);
+        let (request, said) = self.request(ask, &target)?;
+        let mut proof = login.first("CONNECT", &said).await?;
+        loop {
+            let mut request = request.clone();
+            if let Some(proof) = &proof {
+                request.headers_mut().insert(header::PROXY_AUTHORIZATION, sensitive(proof)?);
+            }
+            let (writer, reader) = pipe();
+            let response = shared.client.send(request.map(|()| Out(reader))).await?;
+            let (head, body) = response.into_parts();
+            if head.status.is_success() {
+                login.passed(texts(&head.headers, "proxy-authentication-info"));
+                return Ok(Stream::from_io(Duplex::new(In(body), writer)));
+            }
+            let asked = login.has_spoken();
+            if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                let offered = challenges(texts(&head.headers, "proxy-authenticate"));
+                proof = login.again(&offered, "CONNECT", &said).await?;
+                if proof.is_some() {
+                    continue;
+                }
+            }
+            return Err(refused(&head, In(body), asked).await);
+        }
+    }
+
+    /// The request without its proof, and its target as it is written there.
+    fn request(&self, ask: Ask, target: &Endpoint) -> Result<(Request<()>, String)> {
         let authority = target.authority();
-        let request = match ask {
-            Ask::Stream => self.proxy.request(uri(authority)?)?,
+        Ok(match ask {
+            Ask::Stream => (self.proxy.request(uri(authority.clone())?)?, authority),
             Ask::Datagrams => {
                 let scheme = if self.proxy.tls { "https" } else { "http" };
-                let path = masque_path(&self.proxy.template, &target);
+                let path = masque_path(&self.proxy.template, target);
                 let mut request =
                     self.proxy.request(uri(format!("{scheme}://{}{path}", self.way.proxy().authority()))?)?;
                 request.extensions_mut().insert(Protocol::new("connect-udp"));
                 request.headers_mut().insert("capsule-protocol", HeaderValue::from_static("?1"));
-                request
+                (request, path)
             }
-        };
-        let (writer, reader) = pipe();
-        let response = shared.client.send(request.map(|()| Out(reader))).await?;
-        if response.status().is_success() {
-            return Ok(Stream::from_io(Duplex::new(In(response.into_body()), writer)));
-        }
-        Err(refused(response, self.proxy.auth.is_some()).await)
+        })
     }
 }
 
-async fn refused(response: Response<RecvBody>, asked: bool) -> Error {
-    let (head, body) = response.into_parts();
-    let mut body = In(body);
+fn sensitive(value: &Secret) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_bytes(value.expose().as_bytes())
+        .map_err(|_| Error::usage("credentials that no header can hold"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+}
+
+async fn refused(head: &Parts, mut body: In, asked: bool) -> Error {
     let code = head.status.as_u16();
     let mut quote = Bytes::new();
     if code != 407 {
@@ -267,8 +322,7 @@ async fn refused(response: Response<RecvBody>, asked: bool) -> Error {
             quote = data;
         }
     }
-    let offered = head.headers.get_all(header::PROXY_AUTHENTICATE);
-    let offered = offered.iter().filter_map(|value| value.to_str().ok());
+    let offered = texts(&head.headers, "proxy-authenticate");
     refusal(code, head.status.canonical_reason().unwrap_or(""), offered, asked, &quote)
 }
 

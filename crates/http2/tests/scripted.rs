@@ -655,6 +655,16 @@ async fn the_first_frame_must_be_settings() {
 }
 
 #[tokio::test]
+async fn an_answer_in_http_1_is_named_as_such() {
+    let (_client, driver, mut peer) = pair(Options::new());
+    peer.preface().await;
+    peer.flood(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+    let error = driver.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol);
+    assert!(error.to_string().contains("the peer answers in HTTP/1"), "{error}");
+}
+
+#[tokio::test]
 async fn the_last_handle_dropped_ends_the_connection_in_good_order() {
     let (client, driver, mut peer) = ready(Options::new(), &[]).await;
     let call = tokio::spawn(async move { client.send(get("/")).await?.into_body().collect().await });

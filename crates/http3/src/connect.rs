@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Connector, Datagram, Endpoint, Error, Kind, Phase, Result, Tls, clock};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectError, ConnectionError, EndpointConfig, TokioRuntime};
@@ -88,6 +89,11 @@ struct Way<'a> {
 
 impl Way<'_> {
     async fn attempt(&self, datagram: Datagram) -> Result<(SendRequest, Connection)> {
+        let probe = Probe::on_datagram(PROTOCOL, Semantics::Http, &datagram);
+        probe.phase(Phase::Handshake, self.handshake(datagram)).await
+    }
+
+    async fn handshake(&self, datagram: Datagram) -> Result<(SendRequest, Connection)> {
         let mut info = datagram.info().clone();
         info.attempts = self.attempts;
         let peer = datagram.peer().and_then(Endpoint::socket_addr);

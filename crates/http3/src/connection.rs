@@ -19,7 +19,7 @@ use crate::proto::failure::Failure;
 use crate::shared::{Critical, Shared, Task};
 use crate::socket::Socket;
 use crate::uni::Seen;
-use crate::{critical, datagrams, uni};
+use crate::{critical, datagrams, silence, uni};
 
 /// Begins HTTP/3 as a client on a QUIC connection whose ALPN chose `h3`.
 ///
@@ -75,6 +75,9 @@ pub(crate) fn begin(
     tasks.push(Box::pin(accept(Arc::clone(&shared))) as Task);
     if shared.config.datagrams {
         tasks.push(Box::pin(datagrams::receive(Arc::clone(&shared))) as Task);
+    }
+    if let Some(limit) = shared.config.answer_timeout {
+        tasks.push(Box::pin(silence::watch(Arc::clone(&shared), limit)) as Task);
     }
     if let Some(early) = early {
         tasks.push(Box::pin(settle(Arc::clone(&shared), early)) as Task);

@@ -3,10 +3,10 @@
 //! - **Port and TLS**: UDP port 443; TLS 1.3 is part of QUIC. QUIC runs over the datagrams of what lies beneath: UDP, a SOCKS5
 //!   relay, another such proxy.
 //! - **What works**: CONNECT (RFC 9114 4.4) for streams; CONNECT-UDP (RFC 9298) for datagrams, by HTTP datagrams, or by capsules
-//!   where the proxy takes none; basic and bearer credentials. One connection to the proxy serves all tunnels of a connector;
+//!   where the proxy takes none; basic, digest and bearer credentials. One connection to the proxy serves all tunnels of a connector;
 //!   a further one is opened when our limit of streams is reached, and a new one when it is closed or draining. DNS over UDP
 //!   and HTTP/3 itself pass.
-//! - **What is not done**: digest and Negotiate, which take turns; discovery of the path's MTU: QUIC packets of 1400 bytes
+//! - **What is not done**: NTLM and Negotiate, which belong to a connection; discovery of the path's MTU: QUIC packets of 1400 bytes
 //!   are tried, and 1200 where they are lost, in which QUIC itself does not fit any more.
 //! - **Tested against**: a proxy on aioquic: refusals, credentials, many tunnels, DNS and HTTP/3 inside.
 //! - **Security**: the proxy's certificate is checked by the connector's [`hop_tls`](portolan_core::ConnectorBuilder::hop_tls).
@@ -30,15 +30,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream as Items, StreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::{Body, Frame};
+use portolan_core::kit::auth::{Login, Remembered, challenges};
 use portolan_core::kit::{
-    CapsuleDatagrams, ConnectAuth, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, check_masque,
-    masque_path, pipe, refusal,
+    CapsuleDatagrams, Duplex, Kept, MASQUE, PipeReader, QUOTE_WAIT, Shareable, Way, check_masque, masque_path, pipe,
+    refusal,
 };
 use portolan_core::{
     BoxError, BoxFuture, ConnectionInfo, Credentials, Datagram, DatagramIo, Dial, DialContext, Endpoint, Error, Hop,
-    HopInfo, Kind, Phase, Place, Result, Secret, Stream, Url, clock,
+    HopInfo, HopSchemes, HopSpec, Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 use quinn::{ClientConfig, EndpointConfig, TokioRuntime};
 use tokio::io::ReadBuf;
@@ -70,12 +72,32 @@ pub fn connect(url: &str) -> Result<Hop> {
     Ok(Proxy::parse(url)?.hop())
 }
 
+/// Adds `h3` and `masque`, which is the same, to the schemes that configuration knows: `h3://[user:password@]host[:port]`, with
+/// `auth=` as HTTP proxies have it, and headers.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("h3", from_spec).with("masque", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    if !matches!(spec.url().path(), "" | "/") {
+        return Err(Error::usage("a proxy url has no path"));
+    }
+    let mut proxy = Proxy::new(spec.url().endpoint(443)?);
+    if let Some(auth) = spec.auth()?.or_else(|| spec.credentials().map(ProxyAuth::any)) {
+        proxy = proxy.auth(auth);
+    }
+    for (name, value) in spec.headers() {
+        proxy = proxy.header(name, value)?;
+    }
+    Ok(proxy.hop())
+}
+
 /// An HTTP/3 proxy, said piece by piece.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Proxy {
     endpoint: Endpoint,
-    auth: Option<ConnectAuth>,
+    auth: Option<ProxyAuth>,
     headers: HeaderMap,
     template: String,
     options: Options,
@@ -104,16 +126,21 @@ impl Proxy {
         })
     }
 
-    /// User and password (RFC 7617).
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.auth = Some(ConnectAuth::Basic(credentials));
+    /// User and password: [`ProxyAuth::any`].
+    pub fn credentials(self, credentials: Credentials) -> Self {
+        self.auth(ProxyAuth::any(credentials))
+    }
+
+    /// How to prove to the proxy who one is. Schemes that belong to a connection (NTLM, Negotiate) do not work here: many
+    /// tunnels share it.
+    pub fn auth(mut self, auth: ProxyAuth) -> Self {
+        self.auth = Some(auth);
         self
     }
 
     /// A token (RFC 6750).
-    pub fn bearer(mut self, token: impl Into<Secret>) -> Self {
-        self.auth = Some(ConnectAuth::Bearer(token.into()));
-        self
+    pub fn bearer(self, token: impl Into<Secret>) -> Self {
+        self.auth(ProxyAuth::bearer(token))
     }
 
     /// A header of each CONNECT request.
@@ -141,19 +168,16 @@ impl Proxy {
     /// The hop.
     pub fn hop(mut self) -> Hop {
         self.options = self.options.datagrams(true).early_data(false);
-        let login = match &self.auth {
-            Some(ConnectAuth::Basic(login)) => Some(login.clone()),
-            _ => None,
-        };
+        let user = self.auth.as_ref().and_then(ProxyAuth::user).map(|user| Credentials::new(user, ""));
         let endpoint = self.endpoint.clone();
         let factory = move |place: Place, beneath: Arc<dyn Dial>| -> Arc<dyn Dial> {
             let way = Way::new("h3", self.endpoint.clone(), place, beneath);
-            Arc::new(Layer { way, proxy: self.clone(), kept: Kept::default() })
+            Arc::new(Layer { way, proxy: self.clone(), kept: Kept::default(), remembered: Remembered::default() })
         };
         let hop = Hop::custom("h3", endpoint, Arc::new(factory));
         // What the layer uses is its own; this is for the hop's Debug.
-        match login {
-            Some(login) => hop.credentials(login),
+        match user {
+            Some(user) => hop.credentials(user),
             None => hop,
         }
     }
@@ -165,12 +189,6 @@ impl Proxy {
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers.clone();
-        if let Some(auth) = &self.auth {
-            let value = HeaderValue::try_from(auth.header()?.expose());
-            let mut value = value.map_err(|_| Error::usage("credentials that no header can hold"))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
-        }
         Ok(request)
     }
 }
@@ -204,6 +222,7 @@ struct Layer {
     way: Way,
     proxy: Proxy,
     kept: Kept<Shared>,
+    remembered: Remembered,
 }
 
 impl Layer {
@@ -249,8 +268,9 @@ impl Layer {
         let open = || -> BoxFuture<'_, _> { Box::pin(self.open(cx)) };
         let ask = |shared: Shared, target: Endpoint| -> BoxFuture<'_, _> {
             Box::pin(async move {
-                let request = self.proxy.request(target.authority())?;
-                Ok(Stream::from_io(self.ask(&shared, request).await?.0))
+                let authority = target.authority();
+                let request = self.proxy.request(authority.clone())?;
+                Ok(Stream::from_io(self.ask(&shared, request, &authority).await?.0))
             })
         };
         let (mut stream, _, shared) = self.kept.tunnel(&self.way, to, cx, open, ask).await?;
@@ -267,7 +287,7 @@ impl Layer {
                 let mut request = self.proxy.request(format!("https://{}{path}", self.way.proxy().authority()))?;
                 request.extensions_mut().insert(Protocol::new("connect-udp"));
                 request.headers_mut().insert("capsule-protocol", HeaderValue::from_static("?1"));
-                let (stream, datagrams) = self.ask(&shared, request).await?;
+                let (stream, datagrams) = self.ask(&shared, request, &path).await?;
                 let capsules = CapsuleDatagrams::new(Stream::from_io(stream), target.clone());
                 let granted = shared.client.peer_settings().is_some_and(|settings| settings.h3_datagram);
                 let datagrams = datagrams.filter(|datagrams| granted && datagrams.max_size().is_some());
@@ -280,20 +300,48 @@ impl Layer {
         Ok(datagram)
     }
 
-    async fn ask(&self, shared: &Shared, request: Request<()>) -> Result<(Duplex<In>, Option<Datagrams>)> {
-        let (writer, reader) = pipe();
-        let mut response = shared.client.send(request.map(|()| Out(reader))).await?;
-        if response.status().is_success() {
-            let datagrams = response.extensions_mut().remove::<Datagrams>();
-            return Ok((Duplex::new(In(response.into_body()), writer), datagrams));
+    /// Asks until the proxy lets us through or says no; each turn is a stream of the same connection. `said` is the target
+    /// as the request has it.
+    async fn ask(&self, shared: &Shared, request: Request<()>, said: &str) -> Result<(Duplex<In>, Option<Datagrams>)> {
+        let mut login = Login::new(self.proxy.auth.as_ref(), &self.remembered, self.way.proxy(), false);
+        let mut proof = login.first("CONNECT", said).await?;
+        loop {
+            let mut request = request.clone();
+            if let Some(proof) = &proof {
+                request.headers_mut().insert(header::PROXY_AUTHORIZATION, sensitive(proof)?);
+            }
+            let (writer, reader) = pipe();
+            let response = shared.client.send(request.map(|()| Out(reader))).await?;
+            let (mut head, body) = response.into_parts();
+            if head.status.is_success() {
+                login.passed(texts(&head.headers, "proxy-authentication-info"));
+                return Ok((Duplex::new(In(body), writer), head.extensions.remove::<Datagrams>()));
+            }
+            let asked = login.has_spoken();
+            if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                let offered = challenges(texts(&head.headers, "proxy-authenticate"));
+                proof = login.again(&offered, "CONNECT", said).await?;
+                if proof.is_some() {
+                    continue;
+                }
+            }
+            return Err(turned_down(&head, In(body), asked).await);
         }
-        Err(turned_down(response, self.proxy.auth.is_some()).await)
     }
 }
 
-async fn turned_down(response: Response<RecvBody>, asked: bool) -> Error {
-    let (head, body) = response.into_parts();
-    let mut body = In(body);
+fn sensitive(value: &Secret) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_bytes(value.expose().as_bytes())
+        .map_err(|_| Error::usage("credentials that no header can hold"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+}
+
+async fn turned_down(head: &Parts, mut body: In, asked: bool) -> Error {
     let code = head.status.as_u16();
     let mut quote = Bytes::new();
     if code != 407 {
@@ -302,8 +350,7 @@ async fn turned_down(response: Response<RecvBody>, asked: bool) -> Error {
             quote = data;
         }
     }
-    let offered = head.headers.get_all(header::PROXY_AUTHENTICATE);
-    let offered = offered.iter().filter_map(|value| value.to_str().ok());
+    let offered = texts(&head.headers, "proxy-authenticate");
     refusal(code, head.status.canonical_reason().unwrap_or(""), offered, asked, &quote)
 }
 

@@ -48,6 +48,7 @@ mod options;
 mod proto;
 mod reading;
 mod shared;
+mod silence;
 mod slot;
 mod socket;
 mod uni;

@@ -53,6 +53,7 @@ impl Default for Options {
                 datagrams: false,
                 datagram_queue: 64,
                 expect: Duration::from_secs(1),
+                answer_timeout: Some(Duration::from_secs(5)),
             },
             transport: Transport {
                 stream_window: 1 << 20,
@@ -158,6 +159,14 @@ impl Options {
     /// `None` leaves it to the peer alone.
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.transport.idle_timeout = timeout;
+        self
+    }
+
+    /// A peer that has acknowledged nothing of what was sent to it for about this long is taken for gone, and what waits for it ends
+    /// in a timeout. A server that thinks for long is no such peer: it acknowledges the request. Default 5 s; `None` leaves it
+    /// to the idle timeout.
+    pub fn answer_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.answer_timeout = timeout.filter(|timeout| !timeout.is_zero());
         self
     }
 

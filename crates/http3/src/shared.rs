@@ -156,8 +156,9 @@ impl State {
         if let Some(failure) = &self.failure {
             return Some(failure.clone());
         }
-        if self.goaway.is_some() {
-            return Some(Failure::new(Kind::Closed, "the peer is closing the connection"));
+        if let Some(goaway) = self.goaway {
+            let failure = Failure::new(Kind::Closed, "the peer is closing the connection");
+            return Some(failure.with_drained(goaway.id > 0));
         }
         self.closing.then(|| Failure::new(Kind::Closed, "the connection is being closed on this side"))
     }

@@ -86,12 +86,12 @@ impl Slot {
     }
 
     /// The peer said that it has not processed the stream (RFC 9114 5.2). An answer under way says otherwise.
-    pub(crate) fn refuse(&self) {
+    pub(crate) fn refuse(&self, served: bool) {
         if self.ctl().answered {
             return;
         }
         let failure = Failure::new(Kind::Closed, "the peer is closing the connection, and did not take the request");
-        self.fail(failure.with_delivery(Delivery::Refused), None);
+        self.fail(failure.with_delivery(Delivery::Refused).with_drained(served), None);
     }
 
     /// The server refused early data. The stream must be gone before another gets its id: `quinn` 0.11 forgets who waits for

@@ -125,7 +125,7 @@ fn on_goaway(shared: &Shared, id: u64) -> Result<(), Violation> {
         Ok(beyond.filter_map(|(_, slot)| slot.upgrade()).collect::<Vec<_>>())
     })?;
     // Without the lock: letting go of the last holder takes it.
-    refused.iter().for_each(|slot| slot.refuse());
+    refused.iter().for_each(|slot| slot.refuse(id > 0));
     drop(refused);
     shared.changed.notify_waiters();
     shared.event(Event::GoAway(goaway));

@@ -7,7 +7,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -189,6 +189,65 @@ async fn quic_goes_through_a_socks5_relay() {
     assert_eq!(back.len(), 300_000 + 8);
     assert!(relayed.load(Ordering::Relaxed) > 400);
     assert_eq!(client.info().hops.len(), 1);
+}
+
+/// Passes datagrams on between one client and `to`, while the way is open.
+async fn forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    let open = Arc::new(AtomicBool::new(true));
+    let passes = Arc::clone(&open);
+    tokio::spawn(async move {
+        let (mut client, mut room) = (None, [0; 4096]);
+        while let Ok((len, from)) = socket.recv_from(&mut room).await {
+            let next = if from == to { client.unwrap_or(to) } else { to };
+            client = if from == to { client } else { Some(from) };
+            if passes.load(Ordering::Relaxed) {
+                socket.send_to(&room[..len], next).await.unwrap();
+            }
+        }
+    });
+    (addr, open)
+}
+
+#[tokio::test]
+async fn a_peer_that_acknowledges_nothing_is_given_up_before_the_idle_timeout() {
+    let certs = Certs::new();
+    let (addr, open) = forward(serve(endpoint(server_config(&certs, b"h3")))).await;
+    let net = connector(&certs);
+    let limit = Duration::from_millis(400);
+    let (client, connection) = connect(&net, &to(addr), Options::new().answer_timeout(Some(limit))).await.unwrap();
+    let driver = tokio::spawn(connection);
+    assert_eq!(body(&client, "/before").await, "/before");
+    // An idle connection is left alone.
+    tokio::time::sleep(limit * 3).await;
+    assert_eq!(body(&client, "/between").await, "/between");
+    open.store(false, Ordering::Relaxed);
+    let began = std::time::Instant::now();
+    let error = client.send(get("/lost")).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Timeout, Delivery::Unknown), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(client.is_closed());
+    assert_eq!(driver.await.unwrap().unwrap_err().kind(), Kind::Timeout);
+}
+
+#[tokio::test]
+async fn a_server_that_thinks_for_long_is_not_given_up() {
+    let certs = Certs::new();
+    let endpoint = endpoint(server_config(&certs, b"h3"));
+    let addr = endpoint.local_addr().unwrap();
+    tokio::spawn(async move {
+        let quic = endpoint.accept().await.unwrap().accept().unwrap().await.unwrap();
+        let mut server = h3::server::Connection::new(h3_quinn::Connection::new(quic)).await.unwrap();
+        while let Ok(Some(resolver)) = server.accept().await {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            tokio::spawn(answer(resolver));
+        }
+    });
+    let options = Options::new().answer_timeout(Some(Duration::from_millis(200)));
+    let (client, connection) = connect(&connector(&certs), &to(addr), options).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(body(&client, "/slow").await, "/slow");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use portolan_core::clock::Instant;
 use portolan_core::{Delivery, Error, Kind, Phase, Result, clock};
 use tokio::sync::oneshot;
 
@@ -177,12 +178,18 @@ struct Ticket<M: Manage> {
     key: M::Key,
     id: u64,
     turn: oneshot::Receiver<()>,
+    since: Instant,
     called: bool,
     done: bool,
 }
 
 impl<M: Manage> Drop for Ticket<M> {
     fn drop(&mut self) {
+        {
+            let metrics = &mut self.pool.lock().metrics;
+            metrics.wait_time += clock::now().saturating_duration_since(self.since);
+            metrics.gave_up += u64::from(!self.done);
+        }
         let missed = !self.done && (self.called || self.turn.try_recv().is_ok());
         if missed {
             self.pool.wake(&self.key, true);
@@ -337,6 +344,7 @@ impl<M: Manage> Inner<M> {
                 let id = called.map_or_else(|| books.id(), |ticket| ticket.id);
                 let bucket = books.buckets.entry(key.clone()).or_default();
                 if called.is_none() && bucket.waiters.len() >= self.options.queue {
+                    books.metrics.gave_up += 1;
                     drop(books);
                     let message = format!("{} callers wait for this key already", self.options.queue);
                     return Err(Error::new(Kind::Limit, message)
@@ -346,11 +354,13 @@ impl<M: Manage> Inner<M> {
                 let (sender, turn) = oneshot::channel();
                 // Whoever was called in vain keeps its place at the front.
                 if called.is_some() {
-                    bucket.waiters.push_front((id, sender))
+                    bucket.waiters.push_front((id, sender));
                 } else {
-                    bucket.waiters.push_back((id, sender))
+                    bucket.waiters.push_back((id, sender));
+                    books.metrics.waited += 1;
                 }
-                Begun::Wait(Ticket { pool: self.clone(), key: key.clone(), id, turn, called: false, done: false })
+                let (pool, key, since) = (self.clone(), key.clone(), clock::now());
+                Begun::Wait(Ticket { pool, key, id, turn, since, called: false, done: false })
             }
         };
         drop(books);

@@ -9,6 +9,12 @@ use std::time::Duration;
 
 use portolan_core::{Delivery, Error, Kind, Result, clock};
 
+/// Connections that may end under one call before it was served: a peer that serves seven requests each, with fifty under way at
+/// once, sends most of them on several times.
+const MAX_MOVES: u32 = 50;
+/// The longest wait before the next of these, so that all don't come at once.
+const MOVE_WAIT: Duration = Duration::from_millis(20);
+
 /// What the caller says of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use]
@@ -140,6 +146,11 @@ impl Retry {
         if request.spent && error.delivery() != Delivery::NotSent {
             return Decision::GiveUp("its body cannot be sent again");
         }
+        // The connection came to its end, which is no failure of the peer's: neither counted nor paid for.
+        if error.is_drained() && self.attempts > 1 && attempt <= MAX_MOVES {
+            let bound = if attempt == 1 { Duration::ZERO } else { MOVE_WAIT.min(self.base) };
+            return Decision::Again(jitter(bound));
+        }
         if attempt >= self.attempts {
             return Decision::GiveUp("no attempts left");
         }
@@ -164,13 +175,7 @@ impl Retry {
 
     /// Full jitter: anything up to a bound that doubles with each attempt.
     fn wait(&self, attempt: u32) -> Duration {
-        let bound = self.base.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(self.cap);
-        let mut random = [0; 4];
-        // Without randomness there is still a wait.
-        if getrandom::fill(&mut random).is_err() {
-            return bound;
-        }
-        bound.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+        jitter(self.base.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(self.cap))
     }
 
     /// Runs `call` until it succeeds or may not be made again. It is told the number of the attempt, from 1.
@@ -195,6 +200,16 @@ impl Retry {
             attempt += 1;
         }
     }
+}
+
+/// Anything up to `bound`.
+fn jitter(bound: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness there is still a wait.
+    if bound.is_zero() || getrandom::fill(&mut random).is_err() {
+        return bound;
+    }
+    bound.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
 }
 
 /// Kinds that a repetition cannot cure, whatever became of the work.
@@ -285,6 +300,30 @@ mod tests {
             })
             .await;
         assert!(result.is_err() && calls == 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_end_in_good_order_are_neither_counted_nor_paid_for() {
+        let retry = Retry::new().budget(Budget::new(1));
+        let drained = |served| error(Kind::Closed, Delivery::Refused).with_drained(served);
+        let tries = async |served, retry: &Retry| {
+            let mut calls = 0;
+            let result: Result<()> = retry
+                .run(Request::new(), |_| {
+                    calls += 1;
+                    async { Err(drained(served)) }
+                })
+                .await;
+            assert!(result.is_err());
+            calls
+        };
+        assert_eq!(tries(true, &retry).await, MAX_MOVES + 1);
+        // One that served nobody is a failure like any other, and who wants no repetition gets none.
+        assert_eq!(tries(false, &retry).await, 2);
+        assert_eq!(tries(true, &Retry::never()).await, 1);
+        // What may have been done is not sent again for this.
+        let unknown = error(Kind::Closed, Delivery::Unknown).with_drained(true);
+        assert!(!again(retry.decide(&unknown, Request::new(), 1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,6 +34,12 @@ pub struct Metrics {
     pub leases: u64,
     /// Of these, times that it had been used before.
     pub reused: u64,
+    /// Callers who had to wait.
+    pub waited: u64,
+    /// Callers who got nothing: the queue was full, the wait too long, or they were dropped.
+    pub gave_up: u64,
+    /// The time that callers have waited, all together.
+    pub wait_time: Duration,
 }
 
 /// One connection as the books see it.

@@ -112,6 +112,10 @@ async fn callers_wait_in_order_within_the_limit_of_the_key() {
     }
     assert_eq!(world.made.load(Ordering::SeqCst), 2);
     assert!(order.lock().unwrap().is_sorted(), "{order:?}");
+    let metrics = pool.metrics();
+    assert_eq!((metrics.waited, metrics.gave_up, metrics.leases), (18, 0, 20));
+    // Pairs come out every 5 ms after the 10 ms that the connections take: 2 * (10 + 15 + .. + 50), less the staggered start.
+    assert!((Duration::from_millis(400)..Duration::from_millis(700)).contains(&metrics.wait_time), "{metrics:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,6 +131,9 @@ async fn a_wait_that_is_over_says_why_and_a_full_queue_fails_at_once() {
     assert_eq!((waits.kind(), waits.phase(), waits.delivery()), (Kind::Timeout, Some(Phase::Pool), Delivery::NotSent));
     let full = full.unwrap_err();
     assert_eq!((full.kind(), full.phase(), full.delivery()), (Kind::Limit, Some(Phase::Pool), Delivery::NotSent));
+    let metrics = pool.metrics();
+    assert_eq!((metrics.waited, metrics.gave_up), (1, 2));
+    assert_eq!(metrics.wait_time, Duration::from_millis(50));
     held.discard();
     world.refuse.store(true, Ordering::SeqCst);
     // Whoever makes the connection gets the error itself.

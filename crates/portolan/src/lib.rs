@@ -10,6 +10,8 @@
 //! - Each protocol is a module named like its feature: `portolan::redis`, `portolan::smtp`, `portolan::dns`.
 //! - `portolan::http` is the HTTP client, over HTTP/1.1, HTTP/2 and HTTP/3; each of these is a module too, by itself.
 //! - [`wire`] is the kit to write a protocol of one's own with.
+//! - [`connector_from_str`], [`connector_from_env`] and, with the feature `config`, `connector_from_toml` take how to connect from
+//!   outside of the program, and know every hop that the features hold.
 //! - [`registry()`] gives the table of all protocols as data.
 //!
 //! # Features
@@ -18,6 +20,9 @@
 #![doc = include_str!("features.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "config")]
+mod configured;
+mod connect;
 mod registry;
 mod rows;
 
@@ -65,6 +70,8 @@ pub use portolan_http2 as http2;
 pub use portolan_http3 as http3;
 #[cfg(feature = "smtp")]
 pub use portolan_mail::smtp;
+#[cfg(feature = "ssh")]
+pub use portolan_remote_access::ssh;
 #[cfg(feature = "sse")]
 pub use portolan_sse as sse;
 #[cfg(feature = "ws-tunnel")]
@@ -73,6 +80,9 @@ pub use portolan_tunnel as ws_tunnel;
 pub use portolan_websocket as websocket;
 // end: xtask sync
 
+#[cfg(feature = "config")]
+pub use configured::{config_from_json, config_from_toml, connector_from_json, connector_from_toml};
+pub use connect::{connector_from_env, connector_from_str, hop_schemes};
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.

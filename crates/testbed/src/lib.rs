@@ -9,7 +9,9 @@
 //! - [`record`](mod@record) writes down what goes between a client and a server, without the secrets, and plays it again.
 //! - [`netns`] gives a test a network of its own, with interfaces, broadcast and privileged ports (Linux).
 //! - [`Tape`] replays what a real server said, cut, stalled and garbled at every byte.
-//! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md.
+//! - [`record()`] writes down what a real-peer test has proved, for docs/REGISTRY.md, [`row`] and [`section`] what it met, for
+//!   docs/INTEROP.md.
+//! - [`built`] keeps a program that a test makes of sources.
 
 #![allow(
     clippy::disallowed_methods,
@@ -27,6 +29,7 @@ mod guard;
 pub mod netns;
 pub mod record;
 mod replay;
+mod report;
 pub mod rogue;
 mod server;
 mod tls;
@@ -34,5 +37,6 @@ mod wall;
 
 pub use certs::{Certs, Leaf, Pem};
 pub use replay::{Fault, Outcome, Tape};
+pub use report::{built, row, section};
 pub use server::{Server, Service, Spec, find, folder, free_port, record, required};
 pub use tls::ServerTls;

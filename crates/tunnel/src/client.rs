@@ -6,18 +6,35 @@ use std::time::Duration;
 
 use portolan_core::kit::{Way, cannot_reach};
 use portolan_core::{
-    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Place, Result, Secret,
-    Stream, Url,
+    BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopSchemes, HopSpec, Kind, Phase, Place,
+    Result, Secret, Stream, Url,
 };
 use portolan_websocket::{CloseFrame, DataKind, Incoming, Options, Rejected, Request, WebSocket};
 
 use crate::io::TunnelIo;
 use crate::protocol::{MAX_WORD, OPEN, PROTOCOL, Reason, SUBPROTOCOL, TARGET};
+use crate::raw::Raw;
 
 /// A hop through the gateway at `wss+tunnel://[user:password@]host[:port][/path][?query]`, or `ws+tunnel://` without
 /// TLS.
 pub fn hop(url: &str) -> Result<Hop> {
     Ok(Tunnel::parse(url)?.hop())
+}
+
+/// Adds `wss+tunnel` and `ws+tunnel` to the schemes that configuration knows; path and query are the gateway's.
+pub fn schemes(schemes: HopSchemes) -> HopSchemes {
+    schemes.with("wss+tunnel", from_spec).with("ws+tunnel", from_spec)
+}
+
+fn from_spec(spec: &HopSpec) -> Result<Hop> {
+    let mut tunnel = Tunnel::parse(spec.whole_url().expose())?;
+    if let Some(credentials) = spec.credentials() {
+        tunnel = tunnel.credentials(credentials)?;
+    }
+    for (name, value) in spec.headers() {
+        tunnel = tunnel.header(name, value)?;
+    }
+    Ok(tunnel.hop())
 }
 
 /// A gateway, said piece by piece.
@@ -29,6 +46,7 @@ pub struct Tunnel {
     request: Request,
     login: Option<Credentials>,
     keepalive: Option<(Duration, Duration)>,
+    raw: Option<Raw>,
 }
 
 impl Tunnel {
@@ -45,7 +63,40 @@ impl Tunnel {
         let parsed = Url::parse(&url)?;
         let request = Request::new(&url)?.subprotocol(SUBPROTOCOL)?;
         let endpoint = parsed.endpoint(port)?;
-        Ok(Self { endpoint, secure, request, login: parsed.credentials(), keepalive: None })
+        Ok(Self { endpoint, secure, request, login: parsed.credentials(), keepalive: None, raw: None })
+    }
+
+    /// A gateway of another make, whose binary messages are the target's bytes and nothing else: websockify, wstunnel of node.
+    ///
+    /// `template` is its URL, `wss://` or `ws://`. In the path or the query `{host}` and `{port}` stand for the target
+    /// (`wss://gateway.example/?dst={host}:{port}`). A gateway that leads to one target alone is told which that is by
+    /// [`leads_to`](Self::leads_to), and no other is ever asked of it.
+    ///
+    /// Such gateways know no half-close: ending our side ends the stream. Whether the target was reached is not said by them either:
+    /// a stream may be there and end at once.
+    pub fn raw(template: &str) -> Result<Self> {
+        let raw = Raw::parse(template)?;
+        let url = raw.url(&raw.sample()?);
+        let (request, parsed) = (Request::new(&url)?, Url::parse(&url)?);
+        let (secure, port) = if request.is_secure() { (true, 443) } else { (false, 80) };
+        let endpoint = parsed.endpoint(port)?;
+        Ok(Self { endpoint, secure, request, login: parsed.credentials(), keepalive: None, raw: Some(raw) })
+    }
+
+    /// The one target of a gateway whose URL names none.
+    pub fn leads_to(mut self, target: Endpoint) -> Result<Self> {
+        let raw = self.raw.as_mut().ok_or_else(|| Error::usage("a gateway of ours is told its target"))?;
+        raw.leads_to(target)?;
+        Ok(self)
+    }
+
+    /// A subprotocol that a gateway of another make wants to hear.
+    pub fn subprotocol(mut self, name: &str) -> Result<Self> {
+        if self.raw.is_none() {
+            return Err(Error::usage("the subprotocol is the tunnel's own"));
+        }
+        self.request = self.request.subprotocol(name)?;
+        Ok(self)
     }
 
     /// User and password (RFC 7617), instead of those in the URL.
@@ -80,7 +131,12 @@ impl Tunnel {
 
     /// The hop.
     pub fn hop(self) -> Hop {
-        let kind = if self.secure { "wss+tunnel" } else { "ws+tunnel" };
+        let kind = match (self.secure, self.raw.is_some()) {
+            (true, false) => "wss+tunnel",
+            (false, false) => "ws+tunnel",
+            (true, true) => "wss",
+            (false, true) => "ws",
+        };
         let (endpoint, login) = (self.endpoint.clone(), self.login.clone());
         let factory = move |place: Place, beneath: Arc<dyn Dial>| -> Arc<dyn Dial> {
             let way = Way::new(kind, self.endpoint.clone(), place, beneath);
@@ -112,6 +168,9 @@ struct Layer {
 
 impl Layer {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
+        if let Some(raw) = &self.tunnel.raw {
+            raw.check(to).map_err(|error| error.with_hop(self.way.place().index))?;
+        }
         // The gateway resolves; where our own policy wants to see the address, it is asked for that.
         let targets = cx.targets(to, self.way.place(), true).await?;
         let mut last = None;
@@ -135,15 +194,23 @@ impl Layer {
             stream = upgraded.map_err(|error| self.way.unreachable(error))?;
         }
         let (peer, local) = (stream.info().peer, stream.info().local);
-        let socket = self.way.pass(cx, self.open(stream, target)).await?;
-        let mut stream = Stream::from_io(TunnelIo::new(socket));
+        let io = self.way.pass(cx, self.open(stream, target)).await?;
+        let mut stream = Stream::from_io(io);
         stream.info_mut().peer = peer;
         stream.info_mut().local = local;
         Ok(stream)
     }
 
+    /// The upgrade.
+    async fn open(&self, stream: Stream, target: &Endpoint) -> Result<TunnelIo> {
+        let Some(raw) = &self.tunnel.raw else { return self.open_own(stream, target).await.map(TunnelIo::new) };
+        let request = self.tunnel.request.with_url(&raw.url(target))?;
+        let opening = WebSocket::handshake(stream, &request, self.tunnel.options());
+        opening.await.map(TunnelIo::raw).map_err(refused)
+    }
+
     /// The upgrade, and the gateway's word that the target is there.
-    async fn open(&self, stream: Stream, target: &Endpoint) -> Result<WebSocket> {
+    async fn open_own(&self, stream: Stream, target: &Endpoint) -> Result<WebSocket> {
         let request = self.tunnel.request.renewed()?.header(TARGET, &target.authority())?;
         let opening = WebSocket::handshake(stream, &request, self.tunnel.options());
         let mut socket = opening.await.map_err(refused)?;

@@ -25,18 +25,37 @@ pub(crate) struct TunnelIo {
     fin: bool,
     /// Close was said, by either.
     closed: bool,
+    /// There are no words: the end of our side is a Close.
+    raw: bool,
 }
 
 impl TunnelIo {
     pub(crate) fn new(socket: WebSocket) -> Self {
         let (reader, writer) = socket.split();
-        Self { reader, writer, left: Bytes::new(), word: Vec::new(), ended: false, fin: false, closed: false }
+        Self {
+            reader,
+            writer,
+            left: Bytes::new(),
+            word: Vec::new(),
+            ended: false,
+            fin: false,
+            closed: false,
+            raw: false,
+        }
+    }
+
+    /// Of messages that are bytes and nothing else.
+    pub(crate) fn raw(socket: WebSocket) -> Self {
+        Self { raw: true, ..Self::new(socket) }
     }
 
     fn data(&mut self, kind: DataKind, data: Bytes, end: bool) -> io::Result<()> {
         if kind == DataKind::Binary {
             self.left = data;
             return Ok(());
+        }
+        if self.raw {
+            return Err(wrong("a text message"));
         }
         if self.word.len() + data.len() > MAX_WORD {
             return Err(wrong("a word that is too long"));
@@ -107,6 +126,10 @@ impl AsyncWrite for TunnelIo {
         if this.closed {
             let _ = ready!(Sink::poll_flush(Pin::new(&mut this.writer), cx));
             return Poll::Ready(Ok(()));
+        }
+        if this.raw && !this.fin {
+            this.fin = true;
+            return Sink::poll_close(Pin::new(&mut this.writer), cx).map_err(io::Error::from);
         }
         if !this.fin {
             ready!(Sink::poll_ready(Pin::new(&mut this.writer), cx))?;

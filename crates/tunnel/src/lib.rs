@@ -4,7 +4,8 @@
 //! - **Port and TLS**: 443 for `wss+tunnel`, with TLS from the first byte; 80 for `ws+tunnel`, where credentials and
 //!   bytes are readable on the way to the gateway. The gateway takes TLS itself
 //!   ([`GatewayBuilder::tls`](gateway::GatewayBuilder::tls)), or stands behind a proxy that does.
-//! - **What works**: the hop ([`hop`], [`Tunnel`]) at any place of a chain, with Basic, Bearer and headers of one's
+//! - **What works**: the hop ([`hop`], [`Tunnel`]) at any place of a chain, through gateways of another make too
+//!   ([`Tunnel::raw`]), with Basic, Bearer and headers of one's
 //!   own, and errors that say whether credentials, the gateway's policy, the name or the target failed; half-close both
 //!   ways. The gateway ([`Gateway`]): 101 before the target is dialled, and dialling bounded (10 s); backpressure
 //!   counted in bytes below a mark of 1 MiB ([`HIGH_WATER`](gateway::HIGH_WATER)); messages of any length handed on
@@ -14,7 +15,8 @@
 //! - **What is not done**: datagrams; WebSocket over HTTP/2 and HTTP/3; compression (what is tunnelled is mostly
 //!   encrypted); resets of the client are a FIN for the target.
 //! - **Tested against**: redis-server through it, with TLS and without, in chains with microsocks; scripted peers at
-//!   every stage. The protocol is our own, so there is no foreign gateway; any WebSocket client can speak it.
+//!   every stage; websockify and wstunnel of node as gateways for raw bytes. With words (half-close, reasons) the protocol
+//!   is our own, and no foreign gateway speaks it; any WebSocket client can.
 //! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the
 //!   gateway): 6.2 KiB for an idle tunnel, used before or not, since buffers are given back; 175 to 205 KiB with both
 //!   directions stalled at full backpressure. Against a plain TCP relay with buffers of 64 KiB, in pairs on two cores
@@ -44,7 +46,8 @@ mod client;
 pub mod gateway;
 mod io;
 mod protocol;
+mod raw;
 
-pub use client::{Tunnel, hop};
+pub use client::{Tunnel, hop, schemes};
 pub use gateway::Gateway;
 pub use protocol::{FIN, OPEN, Reason, SUBPROTOCOL, TARGET};

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, StatusCode};
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Connector, Error, Phase, Result, Stream, clock};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -31,14 +32,19 @@ impl WebSocket<Stream> {
     /// Connects with headers, subprotocols and credentials of the caller's.
     pub async fn open(net: &Connector, request: &Request, options: Options) -> Result<Self> {
         let endpoint = request.url().endpoint(request.default_port())?;
-        let stream = if request.is_secure() {
-            net.connect_tls(&endpoint, &[b"http/1.1"]).await?
-        } else {
-            net.connect(&endpoint).await?
+        let work = async {
+            let stream = if request.is_secure() {
+                net.connect_tls(&endpoint, &[b"http/1.1"]).await?
+            } else {
+                net.connect(&endpoint).await?
+            };
+            let probe = Probe::on(PROTOCOL, Semantics::Plain, &stream);
+            let limit = net.timeouts().handshake_limit();
+            let work = clock::within(limit, Phase::Handshake, Self::handshake(stream, request, options));
+            probe.phase(Phase::Handshake, work).await.map_err(|error| error.with_endpoint(endpoint.clone()))
         };
-        let limit = net.timeouts().handshake_limit();
-        let work = Self::handshake(stream, request, options);
-        clock::within(limit, Phase::Handshake, work).await.map_err(|error| error.with_endpoint(endpoint))
+        let probe = Probe::new(PROTOCOL, Semantics::Plain, &endpoint, net);
+        probe.operation("open").run(work).await
     }
 }
 

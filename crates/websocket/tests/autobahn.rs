@@ -87,5 +87,40 @@ async fn the_fuzzing_server_finds_no_fault() {
         eprintln!("{verdict}: {}", results.iter().filter(|result| result.contains(verdict)).count());
     }
     portolan_testbed::record("websocket", "peer", "Autobahn testsuite 25.10", "its fuzzing server", count as u64);
+    write_down(&results);
     assert!(faults.is_empty(), "{} of {count} cases: {faults:#?}", faults.len());
+}
+
+const HEAD: &str = "Every case of the Autobahn testsuite 25.10.1, its fuzzing server on one side and this client, which offers \
+    permessage-deflate, on the other. *OK* is strict; *informational* cases judge nothing.\n\n\
+    | group | about | cases | OK | informational |\n|---|---|---|---|---|\n";
+
+/// The groups of the suite, and what they are about.
+const GROUPS: &[(&str, &str)] = &[
+    ("1", "framing"),
+    ("2", "pings and pongs"),
+    ("3", "reserved bits"),
+    ("4", "opcodes"),
+    ("5", "fragmentation"),
+    ("6", "UTF-8"),
+    ("7", "closing"),
+    ("9", "limits and performance"),
+    ("10", "auto-fragmentation"),
+    ("12", "permessage-deflate, by size"),
+    ("13", "permessage-deflate, by what is agreed on"),
+];
+
+/// Cases by group, for docs/INTEROP.md: each result begins with the case's name and its verdict.
+fn write_down(results: &[String]) {
+    let mut text = HEAD.to_owned();
+    let mut all = 0;
+    for (group, about) in GROUPS {
+        let ours: Vec<_> = results.iter().filter(|result| result.starts_with(&format!("[\"{group}."))).collect();
+        let of = |verdict: &str| ours.iter().filter(|result| result.contains(verdict)).count();
+        let (ok, informational) = (of("\"OK\", \"OK\""), of("\"INFORMATIONAL\""));
+        text += &format!("| {group} | {about} | {} | {ok} | {informational} |\n", ours.len());
+        all += ours.len();
+    }
+    assert_eq!(all, results.len(), "a group without a name");
+    portolan_testbed::section("WebSocket, Autobahn", &text);
 }

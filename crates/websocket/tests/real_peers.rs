@@ -125,9 +125,28 @@ async fn exercise<T: AsyncRead + AsyncWrite + Unpin + Send>(mut socket: WebSocke
 /// What [`exercise`] exchanges: sixteen messages, one in fragments, a ping, one read in pieces, two hundred at once.
 const EXCHANGES: u64 = 16 + 3 + 200;
 
+const HEAD: &str = "Messages of every length form as text and as bytes, in one frame, in fragments and in pieces, two hundred at once, \
+    a ping, and a close that is confirmed.\n\n| server | transport and extensions | messages echoed |";
+
 /// Writes down that a peer passed so many times.
 fn record(peer: &str, configuration: &str, times: u64) {
     portolan_testbed::record("websocket", "peer", peer, configuration, times * EXCHANGES);
+    portolan_testbed::row("WebSocket", HEAD, &[peer, configuration, &(times * EXCHANGES).to_string()]);
+}
+
+/// The names of packages of an interpreter's, with their versions.
+fn versions(python: &Path, packages: &[&str]) -> String {
+    let program =
+        "import importlib.metadata as m, sys; print(' with '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))";
+    said(Command::new(python).args(["-c", program]).args(packages))
+}
+
+fn node_version(program: &str) -> String {
+    said(Command::new("/usr/bin/node").args(["-p", program]).env("NODE_PATH", node_path()))
+}
+
+fn said(command: &mut Command) -> String {
+    String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_owned()
 }
 
 /// A message in fragments, a ping, and a message read in pieces.
@@ -170,7 +189,7 @@ async fn websockets_of_python_plain_and_over_tls_with_and_without_compression() 
             exercise(socket).await;
         }
     }
-    record("websockets of Python", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
+    record(&versions(&python, &["websockets"]), "HTTP/1.1, plain and TLS, permessage-deflate", 6);
 }
 
 #[tokio::test]
@@ -189,7 +208,7 @@ async fn aiohttp_of_python_with_cookies_refusals_and_redirects() {
     exercise(WebSocket::open(&peer.net(), &allowed, Options::new()).await.unwrap()).await;
     let error = WebSocket::connect(&peer.net(), &peer.url("/moved"), Options::new()).await.unwrap_err();
     assert_eq!(error.server::<Rejected>().unwrap().headers["location"], "/");
-    record("aiohttp", "HTTP/1.1, cookies, refusals", 3);
+    record(&versions(&python, &["aiohttp"]), "HTTP/1.1, cookies, refusals", 3);
 }
 
 #[tokio::test]
@@ -207,7 +226,11 @@ async fn ws_of_node_plain_and_over_tls_with_and_without_compression() {
             exercise(socket).await;
         }
     }
-    record("ws of node", "HTTP/1.1, plain and TLS, permessage-deflate", 6);
+    record(
+        &node_version("'ws ' + require('ws/package.json').version"),
+        "HTTP/1.1, plain and TLS, permessage-deflate",
+        6,
+    );
 }
 
 #[tokio::test]
@@ -221,7 +244,7 @@ async fn http2_of_node_plain_and_over_tls() {
             exercise(WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap()).await;
         }
     }
-    record("http2 of node", "HTTP/2, plain and TLS", 4);
+    record(&node_version("'http2 of node ' + process.version"), "HTTP/2, plain and TLS", 4);
 }
 
 #[tokio::test]
@@ -238,7 +261,7 @@ async fn hypercorn_over_http_1_and_2() {
             exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
         }
     }
-    record("hypercorn", "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
+    record(&versions(&python, &["hypercorn"]), "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
 }
 
 /// Opens and exercises one, plain and compressed.
@@ -260,7 +283,7 @@ async fn the_http_client_opens_them_over_http_3() {
     let client = Client::builder().connector(peer.net()).version(Version::Http3Only).build().unwrap();
     by_client(&client, &peer).await;
     assert_eq!(client.metrics().opened, 1, "streams share the connection");
-    portolan_testbed::record("websocket", "peer", "aioquic with wsproto", "HTTP/3, by the HTTP client", 2);
+    record(&versions(&python, &["aioquic", "wsproto"]), "HTTP/3, by the HTTP client, permessage-deflate", 2);
 }
 
 #[tokio::test]
@@ -271,7 +294,7 @@ async fn the_http_client_opens_them_by_http_1_and_2() {
     for version in [Version::Http1Only, Version::Auto, Version::Http2Only] {
         let client = Client::builder().connector(peer.net()).version(version).build().unwrap();
         by_client(&client, &peer).await;
-        portolan_testbed::record("websocket", "peer", "hypercorn", &format!("by the HTTP client, {version:?}"), 2);
+        record(&versions(&python, &["hypercorn"]), &format!("by the HTTP client, {version:?}, permessage-deflate"), 2);
     }
     // In cleartext there is no telling: an upgrade, and HTTP/2 where that is said.
     let peer = Peer::start(&python, "hypercorn_echo.py", false);
@@ -303,5 +326,5 @@ async fn nghttpx_carries_it_from_http_2_to_a_server_of_http_1() {
         let request = Request::new(&front.url("/")).unwrap().subprotocol("echo").unwrap();
         exercise(WebSocket::connect_h2(&client, &request, options).await.unwrap()).await;
     }
-    record("nghttpx", "HTTP/2 to HTTP/1.1, permessage-deflate", 2);
+    record(&said(Command::new("nghttpx").arg("--version")), "HTTP/2 to HTTP/1.1, permessage-deflate", 2);
 }

@@ -1,16 +1,20 @@
 //! Every protocol through every hop. With `PORTOLAN_HOPS` set to a path, the table is written there: docs/HOPS.md.
 
+mod observed;
 mod targets;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, Tls};
+use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, ProxyAuth, Tls};
 use portolan_testbed::free_port;
 use targets::{Protocol, Targets};
 
+use super::auth::{self, Squid};
+use super::examples::waterfall_through;
 use super::h2::{h2, nghttpx, trusting};
-use super::h3::{h3, masque};
+use super::h3::{h3, masque, masque_of};
+use super::jump::peers::{self, Sshd, openssh};
 use super::ssh::dynamic_forward;
 use super::{Proxy, ann, danted, microsocks, squid, tinyproxy};
 
@@ -58,6 +62,9 @@ struct Proxies {
     tiny: Proxy,
     squid: Proxy,
     squid_tls: u16,
+    squid_digest: Squid,
+    squid_ntlm: Squid,
+    masque_digest: Proxy,
     front: Proxy,
     front_auth: Proxy,
     dante: Proxy,
@@ -65,6 +72,8 @@ struct Proxies {
     ssh: (portolan_testbed::Server, Proxy),
     masque: Proxy,
     masque_auth: Proxy,
+    jump: Sshd,
+    second_jump: Sshd,
 }
 
 impl Proxies {
@@ -80,6 +89,11 @@ impl Proxies {
             ssh: dynamic_forward()?,
             masque: masque(certs, false)?,
             masque_auth: masque(certs, true)?,
+            jump: openssh("")?,
+            second_jump: openssh("")?,
+            squid_digest: auth::squid(&auth::digest(""))?,
+            squid_ntlm: auth::squid(auth::NTLM)?,
+            masque_digest: masque_of(certs, "Digest ann:sesame", 1400)?,
             tiny,
             squid,
             squid_tls,
@@ -96,11 +110,27 @@ impl Proxies {
         let old = Hop::socks4(self.dante.endpoint());
         let secure = Hop::https(self.squid.endpoint().with_port(self.squid_tls)).credentials(ann());
         let quic = h3(&self.masque).hop();
+        let (jump, second) = (self.jump.by_key().hop(), self.second_jump.by_key().hop());
+        let by_password = if peers::is_root() { self.jump.bare().password("sesame") } else { self.jump.by_key() };
+        let through = |name, peers: &[&str], hops| Way { name, peer: peers.join(", "), hops, carries: Streams };
+        let openssh = self.jump.version.as_str();
         let of = |proxies: &[&Proxy]| proxies.iter().map(|one| one.version.clone()).collect::<Vec<_>>().join(", ");
         vec![
             Way { name: "none", peer: String::new(), hops: Vec::new(), carries: Both },
             way("CONNECT h1", &self.tiny, http.clone(), Streams),
             way("CONNECT h1, login", &self.squid, Hop::http(self.squid.endpoint()).credentials(ann()), Streams),
+            way(
+                "CONNECT h1, digest",
+                &self.squid_digest,
+                Hop::http(self.squid_digest.endpoint()).auth(ProxyAuth::digest(ann())),
+                Streams,
+            ),
+            way(
+                "CONNECT h1, NTLM",
+                &self.squid_ntlm,
+                Hop::http(self.squid_ntlm.endpoint()).auth(ProxyAuth::ntlm(ann())),
+                Streams,
+            ),
             way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
             way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
             way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
@@ -110,12 +140,27 @@ impl Proxies {
             way("SOCKS5h, login", &self.micro, socks.clone(), Streams),
             way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, quic.clone(), Both),
             way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
+            way(
+                "MASQUE, digest",
+                &self.masque_digest,
+                h3(&self.masque_digest).auth(ProxyAuth::digest(ann())).hop(),
+                Both,
+            ),
             Way {
                 name: "WebSocket tunnel",
                 peer: "portolan-tunnel (our own gateway)".to_owned(),
                 hops: vec![portolan_tunnel::hop(&format!("ws+tunnel://{gateway}/")).unwrap()],
                 carries: Streams,
             },
+            through("SSH jump host, key", &[openssh], vec![jump.clone()]),
+            through("SSH jump host, password", &[openssh], vec![by_password.hop()]),
+            through("chain: SOCKS5h + SSH", &[&self.micro.version, openssh], vec![socks.clone(), jump.clone()]),
+            through("chain: SSH + SSH", &[openssh, openssh], vec![jump.clone(), second.clone()]),
+            through(
+                "chain: SSH + CONNECT h1 + SSH",
+                &[openssh, &self.tiny.version, openssh],
+                vec![jump, http.clone(), second],
+            ),
             Way {
                 name: "chain: CONNECT h1 + SOCKS5h",
                 peer: of(&[&self.tiny, &self.micro]),
@@ -231,15 +276,15 @@ async fn every_protocol_through_every_hop() {
         direct = if way.hops.is_empty() { next } else { direct };
         let _ = writeln!(times, "| {} | {first} | {next} | {} |", way.name, next.saturating_sub(direct));
     }
-    let missing = Cell::Missing("no such hop yet").text(&mut notes);
-    let _ = writeln!(rows, "| SSH jump host | - |{}", format!(" {missing} |").repeat(Protocol::ALL.len()));
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     if let Some(path) = std::env::var_os("PORTOLAN_HOPS") {
-        std::fs::write(path, document(&rows, &notes, &times)).unwrap();
+        let page = targets.page();
+        let drawn = waterfall_through(&proxies.jump, &proxies.micro, &targets.certs, &page).await;
+        std::fs::write(path, document(&rows, &notes, &times, &drawn)).unwrap();
     }
 }
 
-fn document(rows: &str, notes: &[&str], times: &str) -> String {
+fn document(rows: &str, notes: &[&str], times: &str, drawn: &str) -> String {
     let names: Vec<_> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
     let mut out = String::from(
         "# Hops\n\nWritten by the suite `tests/hops/matrix` (`PORTOLAN_HOPS=$PWD/docs/HOPS.md cargo test -p portolan-tests --test hops \
@@ -254,11 +299,17 @@ fn document(rows: &str, notes: &[&str], times: &str) -> String {
     }
     out.push_str(
         "\n## What a hop adds to a connect\n\nMicroseconds on the loopback, in a debug build, to an established TCP connection with \
-         Redis: the first connect of a connector, which meets the proxy (and for h2 and h3 its TLS), and the median of the 20 after it. h2 and \
-         h3 keep their connection to the proxy, so those after the first cost one round trip. Tinyproxy \
+         Redis: the first connect of a connector, which meets the proxy (and for h2 and h3 its TLS, for SSH its key exchange and login), and the median of the 20 after it. h2, h3 \
+         and SSH keep their connection to the proxy, so those after the first cost one round trip. Tinyproxy \
          takes some 20 ms by itself: squid answers the same bytes in a fraction of one.\n\n\
          | way | first | next | added to a direct one |\n|---|---|---|---|\n",
     );
     out.push_str(times);
+    let _ = write!(
+        out,
+        "\n## Where the time of a request goes\n\nOne HTTPS request through SSH and SOCKS5, in a debug build, as \
+         [`examples/waterfall.rs`](../examples/waterfall.rs) draws it: the jump host's bar is the key exchange, the login and the \
+         opening of the tunnel.\n\n```\n{drawn}```\n"
+    );
     out
 }

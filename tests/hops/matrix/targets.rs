@@ -188,6 +188,11 @@ impl Targets {
         }
     }
 
+    /// Whether its server is reached by a name.
+    pub(super) fn is_named(&self, protocol: Protocol) -> bool {
+        !matches!(protocol, Protocol::DnsUdp | Protocol::DnsTcp)
+    }
+
     pub(super) fn redis(&self) -> Endpoint {
         to(self.redis.port)
     }
@@ -220,9 +225,14 @@ impl Targets {
         }
     }
 
+    /// A page of the web server's.
+    pub(super) fn page(&self) -> String {
+        format!("https://localhost:{}/hello", self.web.port)
+    }
+
     async fn web(&self, net: Connector, version: portolan_http::Version) -> portolan_core::Result<()> {
         let client = portolan_http::Client::builder().connector(net).version(version).build()?;
-        let response = client.get(format!("https://localhost:{}/hello", self.web.port)).send().await?;
+        let response = client.get(self.page()).send().await?;
         assert_eq!(response.text().await?, "hello");
         Ok(())
     }

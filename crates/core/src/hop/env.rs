@@ -1,44 +1,71 @@
 //! Proxies from the environment, as curl reads them.
 
-use super::{Hop, Route};
+use super::{Hop, HopSchemes, Route};
 use crate::error::{Error, Result};
 
-/// `NO_PROXY` first, then `HTTP_PROXY` for `http` and `ws`, `HTTPS_PROXY` for `https` and `wss`, `ALL_PROXY` for all else and for
-/// those two where they have none. Lower case wins over upper case. This machine is never reached through a proxy.
+/// What hops of one scheme are found under, without its `_proxy`; these have rules of their own.
+const KNOWN: [&str; 4] = ["http", "https", "all", "no"];
+
+/// `NO_PROXY` first, then the proxy of each scheme (`REDIS_PROXY`), then `HTTP_PROXY` for `http` and `ws`, `HTTPS_PROXY` for `https`
+/// and `wss`, `ALL_PROXY` for all else and for those where they have none. Lower case wins over upper case. This machine is never
+/// reached through a proxy.
 #[allow(clippy::disallowed_methods, reason = "the caller asked for the environment")]
-pub(crate) fn routes() -> Result<Vec<Route>> {
-    routes_from(|name| std::env::var(name).ok())
+pub(crate) fn routes(schemes: &HopSchemes) -> Result<Vec<Route>> {
+    let vars =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    routes_from(&vars.collect::<Vec<_>>(), schemes)
 }
 
-fn routes_from(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<Route>> {
+fn routes_from(vars: &[(String, String)], schemes: &HopSchemes) -> Result<Vec<Route>> {
+    let lookup = |name: &str| vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let either = |name: &str| {
-        lookup(&name.to_ascii_lowercase()).or_else(|| lookup(name)).filter(|value| !value.trim().is_empty())
+        let lower = lookup(&format!("{name}_proxy"));
+        lower
+            .or_else(|| lookup(&format!("{}_PROXY", name.to_ascii_uppercase())))
+            .filter(|value| !value.trim().is_empty())
     };
     // Under CGI a client sets HTTP_PROXY by a header named Proxy ("httpoxy"); lower case cannot be set that way.
     let cgi = lookup("REQUEST_METHOD").is_some();
-    let http = if cgi { lookup("http_proxy") } else { either("HTTP_PROXY") };
-    let hop = |value: Option<String>| value.map(|value| parse(&value)).transpose();
-    let (http, https, all) = (hop(http)?, hop(either("HTTPS_PROXY"))?, hop(either("ALL_PROXY"))?);
+    let http = if cgi { lookup("http_proxy") } else { either("http") };
+    let ways = |value: &str| {
+        let told =
+            |error: Error| Error::usage(format!("a proxy of the environment is no proxy url: {}", error.message()));
+        schemes.ways(value).map_err(told)
+    };
     let mut routes = vec![Route::to("localhost, 127.0.0.0/8, ::1")?.direct()];
-    if let Some(no_proxy) = either("NO_PROXY") {
-        routes.push(Route::to(&no_proxy)?.direct());
+    if let Some(no_proxy) = either("no") {
+        routes.push(Route::to(no_proxy)?.direct());
     }
-    for (hop, schemes) in [(http, ["http", "ws"]), (https, ["https", "wss"])] {
-        if let Some(hop) = hop {
-            routes.push(Route::all().scheme(schemes[0]).scheme(schemes[1]).via([hop]));
+    let mut others: Vec<String> = vars.iter().filter_map(|(name, _)| scheme(name)).collect();
+    others.sort_unstable();
+    others.dedup();
+    for name in others {
+        if let Some(value) = either(&name) {
+            routes.push(by(Route::all().scheme(&name), ways(value)?));
         }
     }
-    if let Some(hop) = all {
-        routes.push(Route::all().via([hop]));
+    for (value, names) in [(http, ["http", "ws"]), (either("https"), ["https", "wss"])] {
+        if let Some(value) = value.filter(|value| !value.trim().is_empty()) {
+            routes.push(by(Route::all().scheme(names[0]).scheme(names[1]), ways(value)?));
+        }
+    }
+    if let Some(value) = either("all") {
+        routes.push(by(Route::all(), ways(value)?));
     }
     Ok(routes)
 }
 
-/// A proxy without scheme is an HTTP one.
-fn parse(value: &str) -> Result<Hop> {
-    let value = value.trim();
-    let hop = if value.contains("://") { Hop::parse(value) } else { Hop::parse(&format!("http://{value}")) };
-    hop.map_err(|error| Error::usage(format!("a proxy of the environment is no proxy url: {}", error.message())))
+fn by(route: Route, ways: Vec<Vec<Hop>>) -> Route {
+    ways.into_iter().fold(route, |route, hops| route.via(hops))
+}
+
+/// The scheme whose proxy a variable names, all in one case.
+fn scheme(name: &str) -> Option<String> {
+    let scheme = name.strip_suffix("_proxy").or_else(|| name.strip_suffix("_PROXY"))?;
+    let one_case = name.bytes().all(|b| !b.is_ascii_uppercase()) || name.bytes().all(|b| !b.is_ascii_lowercase());
+    let fits = one_case && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+    let scheme = scheme.to_ascii_lowercase();
+    (fits && !KNOWN.contains(&scheme.as_str())).then_some(scheme)
 }
 
 #[cfg(test)]
@@ -48,11 +75,14 @@ mod tests {
 
     fn way(vars: &[(&str, &str)], to: &str) -> String {
         let vars: Vec<_> = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let routes = routes_from(|name| vars.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone())).unwrap();
+        let routes = routes_from(&vars, &HopSchemes::default()).unwrap();
         let (scheme, authority) = to.split_once("://").unwrap();
         let to = Endpoint::parse(authority, Some(80)).unwrap().with_scheme(scheme);
         let route = routes.iter().find(|route| route.matches(&to));
-        route.and_then(|route| route.chains().first()).map_or("direct".to_owned(), |hops| format!("{:?}", hops[0]))
+        route
+            .and_then(|route| route.chains().first())
+            .and_then(|hops| hops.first())
+            .map_or("direct".to_owned(), |hop| format!("{hop:?}"))
     }
 
     #[test]
@@ -66,6 +96,17 @@ mod tests {
         assert_eq!(way(&[("http_proxy", "a:1"), ("HTTP_PROXY", "b:1")], "http://x"), "http://a:1");
         assert_eq!(way(&[("HTTP_PROXY", "b:1"), ("REQUEST_METHOD", "GET")], "http://x"), "direct");
         assert_eq!(way(&[("HTTP_PROXY", " ")], "http://x"), "direct");
+    }
+
+    #[test]
+    fn any_scheme_may_have_a_proxy_and_a_proxy_may_be_a_chain() {
+        let vars = [("REDIS_PROXY", "socks5://r:1"), ("ws_proxy", "w:1"), ("HTTP_PROXY", "h:1"), ("My_Proxy", "x:1")];
+        assert_eq!(way(&vars, "redis://a.example"), "socks5://r:1");
+        assert_eq!(way(&vars, "ws://a.example"), "http://w:1");
+        assert_eq!(way(&vars, "http://a.example"), "http://h:1");
+        assert_eq!(way(&vars, "my://a.example"), "direct");
+        assert_eq!(way(&[("all_proxy", "socks5h://a -> b:3128")], "smtp://x"), "socks5h://a:1080");
+        assert_eq!(way(&[("all_proxy", "p:1"), ("ftp_proxy", "direct")], "ftp://x"), "direct");
     }
 
     #[test]
@@ -99,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_broken_proxy_is_an_error_that_keeps_its_password() {
-        let error = routes_from(|name| (name == "ALL_PROXY").then(|| "ftp://u:sesame@p".to_owned())).unwrap_err();
+        let vars = [("ALL_PROXY".to_owned(), "ftp://u:sesame@p".to_owned())];
+        let error = routes_from(&vars, &HopSchemes::default()).unwrap_err();
         assert!(!format!("{error:?}").contains("sesame"));
     }
 }

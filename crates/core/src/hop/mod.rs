@@ -1,8 +1,11 @@
 //! Proxies: each a [`Dial`] that wraps the one beneath it.
 
 pub(crate) mod env;
+mod header;
 mod http;
+mod reply;
 mod route;
+mod scheme;
 mod socks4;
 mod socks5;
 mod udp;
@@ -14,12 +17,20 @@ use std::sync::Arc;
 use crate::dial::{Dial, DialContext, Place};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Result};
+use crate::kit::auth::{ProxyAuth, Remembered};
 use crate::secret::Credentials;
 use crate::stream::Stream;
 use crate::url::Url;
 
+use header::Headed;
+pub use header::ProxyHeader;
+pub use reply::SocksReply;
 pub use route::Route;
 pub(crate) use route::Routes;
+#[cfg(feature = "serde")]
+pub(crate) use scheme::header;
+pub use scheme::{HopSchemes, HopSpec};
+pub use socks5::Isolation;
 
 /// Makes the layer of a hop that lives in another crate.
 pub type HopFactory = Arc<dyn Fn(Place, Arc<dyn Dial>) -> Arc<dyn Dial> + Send + Sync>;
@@ -41,8 +52,11 @@ struct Inner {
     kind: HopKind,
     proxy: Endpoint,
     credentials: Option<Credentials>,
+    auth: Option<ProxyAuth>,
     headers: Vec<(String, String)>,
     tunnel: bool,
+    isolation: Option<Isolation>,
+    proxy_header: Option<ProxyHeader>,
 }
 
 #[derive(Clone)]
@@ -58,18 +72,11 @@ impl Hop {
     /// `socks5h` (1080). With an `a` or `h` the proxy resolves names; `socks` is `socks5h`.
     pub fn parse(url: &str) -> Result<Self> {
         let url = Url::parse(url)?;
-        let (kind, port) = match url.scheme() {
-            "http" => (HopKind::Http { tls: false }, 80),
-            "https" => (HopKind::Http { tls: true }, 443),
-            "socks4" => (HopKind::Socks4 { remote: false }, 1080),
-            "socks4a" => (HopKind::Socks4 { remote: true }, 1080),
-            "socks5" => (HopKind::Socks5 { remote: false }, 1080),
-            "socks5h" | "socks" => (HopKind::Socks5 { remote: true }, 1080),
-            other => {
-                return Err(Error::usage(format!(
-                    "no proxy speaks {other:?}: http, https, socks4, socks4a, socks5, socks5h do"
-                )));
-            }
+        let Some((kind, port)) = HopKind::of(url.scheme()) else {
+            return Err(Error::usage(format!(
+                "no proxy speaks {:?}: http, https, socks4, socks4a, socks5, socks5h do",
+                url.scheme()
+            )));
         };
         if !matches!(url.path(), "" | "/") || url.query().is_some() {
             return Err(Error::usage("a proxy url has neither path nor query"));
@@ -82,7 +89,16 @@ impl Hop {
     }
 
     fn new(kind: HopKind, proxy: Endpoint) -> Self {
-        Self(Arc::new(Inner { kind, proxy, credentials: None, headers: Vec::new(), tunnel: false }))
+        Self(Arc::new(Inner {
+            kind,
+            proxy,
+            credentials: None,
+            auth: None,
+            headers: Vec::new(),
+            isolation: None,
+            proxy_header: None,
+            tunnel: false,
+        }))
     }
 
     /// An HTTP proxy: CONNECT, and requests in absolute form for plain HTTP.
@@ -121,10 +137,32 @@ impl Hop {
         Self::new(HopKind::Custom { name, factory }, proxy)
     }
 
-    /// What the proxy asks for.
+    /// User and password: those of SOCKS5, the user of SOCKS4; for HTTP proxies [`ProxyAuth::any`]. A hop of another crate has
+    /// its own.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         Arc::make_mut(&mut self.0).credentials = Some(credentials);
+        self
+    }
+
+    /// How one proves to an HTTP proxy who one is, where user and password are not all there is to say.
+    #[must_use]
+    pub fn auth(mut self, auth: ProxyAuth) -> Self {
+        Arc::make_mut(&mut self.0).auth = Some(auth);
+        self
+    }
+
+    /// Made-up credentials for SOCKS5, by which Tor keeps circuits apart. Credentials of your own exclude it.
+    #[must_use]
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        Arc::make_mut(&mut self.0).isolation = Some(isolation);
+        self
+    }
+
+    /// What the proxy is told of the client ahead of all else, TLS too: for haproxy and others that expect the PROXY protocol.
+    #[must_use]
+    pub fn proxy_header(mut self, header: ProxyHeader) -> Self {
+        Arc::make_mut(&mut self.0).proxy_header = Some(header);
         self
     }
 
@@ -138,7 +176,8 @@ impl Hop {
 
     /// Whether it takes requests of plain HTTP in absolute form.
     pub(crate) fn forwards(&self) -> bool {
-        matches!(self.0.kind, HopKind::Http { .. }) && !self.0.tunnel
+        let plain = self.0.auth.as_ref().is_none_or(|auth| auth.at_once().is_some());
+        matches!(self.0.kind, HopKind::Http { .. }) && plain && !self.0.tunnel
     }
 
     /// A header of the CONNECT request, and of requests in absolute form. Line ends in it are refused.
@@ -170,8 +209,30 @@ impl Hop {
         &self.0.proxy
     }
 
+    /// Whether what was said of it fits together and is known to its kind.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(header) = &self.0.proxy_header {
+            header.check()?;
+        }
+        let http = matches!(self.0.kind, HopKind::Http { .. });
+        if !http && self.0.auth.is_some() {
+            return Err(Error::usage(format!(
+                "a hop of the kind {} has no such proof: give it credentials",
+                self.kind()
+            )));
+        }
+        if !http && !self.0.headers.is_empty() {
+            return Err(Error::usage(format!("a hop of the kind {} has no headers here", self.kind())));
+        }
+        if !matches!(self.0.kind, HopKind::Socks5 { .. }) && self.0.isolation.is_some() {
+            return Err(Error::usage(format!("a hop of the kind {} isolates nothing: SOCKS5 does", self.kind())));
+        }
+        Ok(())
+    }
+
     /// The layer of this hop at `place`, over `beneath`.
     pub(crate) fn layer(&self, place: Place, beneath: Arc<dyn Dial>) -> Arc<dyn Dial> {
+        let beneath = headed(self.0.proxy_header.as_ref(), beneath);
         let way = Way {
             place,
             kind: self.kind(),
@@ -180,22 +241,40 @@ impl Hop {
             beneath,
         };
         match &self.0.kind {
-            HopKind::Http { tls } => {
-                let (headers, forwards) = (self.0.headers.clone(), self.forwards());
-                Arc::new(http::Http { way, tls: *tls, headers, forwards })
-            }
+            HopKind::Http { tls } => Arc::new(http::Http {
+                auth: self.0.auth.clone().or_else(|| way.credentials.clone().map(ProxyAuth::any)),
+                way,
+                tls: *tls,
+                headers: self.0.headers.clone(),
+                forwards: self.forwards(),
+                remembered: Remembered::default(),
+            }),
             HopKind::Socks4 { remote } => Arc::new(socks4::Socks4 { way, remote: *remote }),
-            HopKind::Socks5 { remote } => Arc::new(socks5::Socks5 { way, remote: *remote }),
+            HopKind::Socks5 { remote } => Arc::new(socks5::Socks5 {
+                way,
+                remote: *remote,
+                isolation: self.0.isolation,
+                salt: std::sync::OnceLock::new(),
+            }),
             HopKind::Custom { factory, .. } => factory(place, way.beneath),
         }
+    }
+}
+
+/// What lies beneath, with a header on each of its streams.
+pub(crate) fn headed(header: Option<&ProxyHeader>, beneath: Arc<dyn Dial>) -> Arc<dyn Dial> {
+    match header {
+        Some(header) => Arc::new(Headed { header: header.clone(), beneath }),
+        None => beneath,
     }
 }
 
 impl fmt::Debug for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.kind())?;
-        if let Some(credentials) = &self.0.credentials {
-            write!(f, "{}:***@", crate::percent_encode(&credentials.user))?;
+        let auth = self.0.auth.as_ref().map(|auth| auth.user().unwrap_or_default());
+        if let Some(user) = auth.or(self.0.credentials.as_ref().map(|login| login.user.as_str())) {
+            write!(f, "{}:***@", crate::percent_encode(user))?;
         }
         f.write_str(&self.0.proxy.authority())
     }

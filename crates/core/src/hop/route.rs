@@ -167,6 +167,12 @@ impl Routes {
         &self.routes
     }
 
+    /// Every hop of every way.
+    pub(crate) fn hops(&self) -> impl Iterator<Item = &Hop> {
+        let routed = self.routes.iter().flat_map(|route| &route.chains);
+        routed.chain(&self.fallback).flatten()
+    }
+
     pub(crate) fn fallback(&self) -> &[Vec<Hop>] {
         &self.fallback
     }

@@ -2,12 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use base64::Engine;
+use sha2::{Digest, Sha256};
+
+use super::reply::SocksReply;
 use super::udp::Relay;
 use super::{Way, cannot_reach, read, refused, write};
 use crate::datagram::Datagram;
 use crate::dial::{BoxFuture, Dial, DialContext};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
+use crate::secret::Credentials;
 use crate::stream::Stream;
 
 const VERSION: u8 = 5;
@@ -17,19 +22,42 @@ const UDP_ASSOCIATE: u8 = 3;
 /// RFC 1928 4 and RFC 1929 2: one byte of length.
 const MAX_FIELD: usize = 255;
 
+/// What shares a circuit of Tor, which keeps streams with different credentials apart (`IsolateSOCKSAuth`, on by default).
+///
+/// The credentials are made up and say nothing. A proxy that does not ask for them is refused, for it would not keep
+/// anything apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Each stream has a circuit of its own.
+    Stream,
+    /// Streams of one connector to the same host and port share one.
+    Target,
+}
+
 #[derive(Debug)]
 pub(super) struct Socks5 {
     pub(super) way: Way,
     pub(super) remote: bool,
+    pub(super) isolation: Option<Isolation>,
+    /// What the credentials of one connector are made of.
+    pub(super) salt: std::sync::OnceLock<[u8; 16]>,
+}
+
+/// The proof of one stream.
+struct Login {
+    credentials: Option<Credentials>,
+    /// Whether a proxy that does not ask for it is none for us.
+    must: bool,
 }
 
 impl Socks5 {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
-        self.check_login()?;
+        let login = self.login(to)?;
         let targets = cx.targets(to, self.way.place, self.remote).await?;
         let mut last = None;
         for target in &targets {
-            match self.attempt(CONNECT, target, cx).await {
+            match self.attempt(CONNECT, target, &login, cx).await {
                 Err(error) if cannot_reach(&error) => last = Some(error),
                 result => return result.map(|(stream, _)| stream),
             }
@@ -37,10 +65,16 @@ impl Socks5 {
         Err(self.way.none_left(last))
     }
 
-    async fn attempt(&self, command: u8, target: &Endpoint, cx: &DialContext) -> Result<(Stream, Bound)> {
+    async fn attempt(
+        &self,
+        command: u8,
+        target: &Endpoint,
+        login: &Login,
+        cx: &DialContext,
+    ) -> Result<(Stream, Bound)> {
         let mut stream = self.way.to_proxy(cx).await?;
         let work = async {
-            self.greet(&mut stream).await?;
+            greet(&mut stream, login).await?;
             let mut request = vec![VERSION, command, 0];
             push_address(&mut request, target)?;
             write(&mut stream, &request).await?;
@@ -52,53 +86,92 @@ impl Socks5 {
         Ok(done)
     }
 
-    fn check_login(&self) -> Result<()> {
-        let Some(login) = &self.way.credentials else { return Ok(()) };
-        let fits = |text: &str| (1..=MAX_FIELD).contains(&text.len());
-        if fits(&login.user) && fits(login.password.expose()) {
-            return Ok(());
-        }
-        Err(Error::usage("user and password of SOCKS5 have 1 to 255 bytes each"))
-    }
-
-    /// Agrees on a method, and logs in where that is user and password.
-    async fn greet(&self, stream: &mut Stream) -> Result<()> {
-        // With credentials both are offered: a proxy that needs none says so.
-        let offer: &[u8] = if self.way.credentials.is_some() { &[VERSION, 2, 0, 2] } else { &[VERSION, 1, 0] };
-        write(stream, offer).await?;
-        let [version, method] = read(stream).await?;
-        check_version(version)?;
-        match (method, &self.way.credentials) {
-            (0, _) => Ok(()),
-            (2, Some(login)) => {
-                let mut request = vec![1];
-                for field in [login.user.as_bytes(), login.password.expose().as_bytes()] {
-                    request.push(u8::try_from(field.len()).unwrap_or(u8::MAX));
-                    request.extend_from_slice(field);
-                }
-                write(stream, &request).await?;
-                match read::<2>(stream).await? {
-                    [_, 0] => Ok(()),
-                    [_, code] => Err(auth("the proxy refused the credentials").with_code(i64::from(code))),
-                }
+    /// Whom to be towards the proxy on the way to `to`.
+    fn login(&self, to: &Endpoint) -> Result<Login> {
+        let Some(isolation) = self.isolation else {
+            let credentials = self.way.credentials.clone();
+            let fits = |text: &str| (1..=MAX_FIELD).contains(&text.len());
+            if credentials.as_ref().is_some_and(|who| !fits(&who.user) || !fits(who.password.expose())) {
+                return Err(Error::usage("user and password of SOCKS5 have 1 to 255 bytes each"));
             }
-            (0xff, Some(_)) => Err(auth("the proxy takes neither no login nor user and password")),
-            (0xff, None) => Err(auth("the proxy wants credentials")),
-            (other, _) => Err(refused(format!("the proxy chose the method {other}, which was not offered"))),
+            return Ok(Login { credentials, must: false });
+        };
+        if self.way.credentials.is_some() {
+            return Err(Error::usage(
+                "a SOCKS5 hop has credentials of its own or made-up ones for isolation, not both",
+            ));
         }
+        let text = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let (user, password) = match isolation {
+            Isolation::Stream => (random()?, random()?),
+            Isolation::Target => {
+                let salt = match self.salt.get() {
+                    Some(salt) => *salt,
+                    None => {
+                        let fresh = random()?;
+                        *self.salt.get_or_init(|| fresh)
+                    }
+                };
+                let hash = Sha256::new().chain_update(salt).chain_update(to.authority());
+                let hash: [u8; 32] = hash.finalize().into();
+                let (user, password) = hash.split_at(16);
+                (user.try_into().unwrap_or(salt), password.try_into().unwrap_or(salt))
+            }
+        };
+        Ok(Login { credentials: Some(Credentials::new(text.encode(user), text.encode(password))), must: true })
     }
 
     async fn associate(&self, to: &Endpoint, cx: &DialContext) -> Result<Datagram> {
-        self.check_login()?;
+        let login = self.login(to)?;
         let target = cx.targets(to, self.way.place, self.remote).await?.into_iter().next();
         let target = target.ok_or_else(|| refused("no address to ask the proxy for"))?;
         // RFC 1928 7: zeros where the client does not know from where it will send.
         let unknown = Endpoint::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let (control, bound) = self.attempt(UDP_ASSOCIATE, &unknown, cx).await?;
+        let (control, bound) = self.attempt(UDP_ASSOCIATE, &unknown, &login, cx).await?;
         let relay = bound.relay(&self.way.proxy)?;
         let beneath = self.way.beneath.datagram(&relay, cx).await.map_err(|error| self.way.unreachable(error))?;
         Ok(Datagram::from_io(Relay::new(beneath, control), Some(target)))
     }
+}
+
+/// Agrees on a method, and logs in where that is user and password.
+async fn greet(stream: &mut Stream, login: &Login) -> Result<()> {
+    // With credentials both are offered: a proxy that needs none says so.
+    let offer: &[u8] = match &login.credentials {
+        None => &[VERSION, 1, 0],
+        Some(_) if login.must => &[VERSION, 1, 2],
+        Some(_) => &[VERSION, 2, 0, 2],
+    };
+    write(stream, offer).await?;
+    let [version, method] = read(stream).await?;
+    check_version(version)?;
+    match (method, &login.credentials) {
+        (0, _) if !login.must => Ok(()),
+        (2, Some(who)) => {
+            let mut request = zeroize::Zeroizing::new(vec![1]);
+            for field in [who.user.as_bytes(), who.password.expose().as_bytes()] {
+                request.push(u8::try_from(field.len()).unwrap_or(u8::MAX));
+                request.extend_from_slice(field);
+            }
+            write(stream, &request).await?;
+            match read::<2>(stream).await? {
+                [_, 0] => Ok(()),
+                [_, code] => Err(auth("the proxy refused the credentials").with_code(i64::from(code))),
+            }
+        }
+        (0xff, Some(_)) if login.must => Err(auth("the proxy takes no user and password, so it isolates nothing")),
+        (0xff, Some(_)) => Err(auth("the proxy takes neither no login nor user and password")),
+        (0xff, None) => Err(auth("the proxy wants credentials")),
+        (other, _) => Err(refused(format!("the proxy chose the method {other}, which was not offered"))),
+    }
+}
+
+fn random() -> Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::new(Kind::Unsupported, "no random bytes for credentials").with_phase(Phase::Setup).with_source(error)
+    })?;
+    Ok(bytes)
 }
 
 fn auth(message: &str) -> Error {
@@ -147,18 +220,8 @@ async fn reply(stream: &mut Stream) -> Result<Bound> {
     let [version, code, _, kind] = read(stream).await?;
     check_version(version)?;
     if code != 0 {
-        let why = match code {
-            1 => "general failure",
-            2 => "not allowed by its rules",
-            3 => "network unreachable",
-            4 => "host unreachable",
-            5 => "connection refused by the target",
-            6 => "TTL expired",
-            7 => "command not supported",
-            8 => "address type not supported",
-            _ => "unknown reply code",
-        };
-        return Err(refused(format!("SOCKS5: {why}")).with_code(i64::from(code)));
+        let said = SocksReply::from_code(code);
+        return Err(refused(format!("SOCKS5: {said}")).with_code(i64::from(code)).with_reply(said));
     }
     let host = match kind {
         1 => BoundHost::Ip(Ipv4Addr::from(read::<4>(stream).await?).into()),

@@ -76,7 +76,7 @@ impl DatagramIo for Relay {
     }
 
     fn max_size(&self) -> usize {
-        MAX_DATAGRAM - MAX_HEADER
+        self.beneath.max_size().min(MAX_DATAGRAM).saturating_sub(MAX_HEADER)
     }
 }
 

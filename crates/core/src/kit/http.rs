@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::secret::{Credentials, Secret};
 use crate::url::percent_encode;
 
 /// How much of a refusal's body is quoted.
@@ -14,40 +11,6 @@ const MAX_QUOTE: usize = 200;
 
 /// How long the body of a refusal is waited for: it may say why, but the refusal stands without it.
 pub const QUOTE_WAIT: Duration = Duration::from_secs(1);
-
-/// How one proves to an HTTP proxy who one is, with the first request already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectAuth {
-    /// User and password (RFC 7617): readable to whoever sees the connection to the proxy.
-    Basic(Credentials),
-    /// A token (RFC 6750): as readable as that.
-    Bearer(Secret),
-}
-
-impl ConnectAuth {
-    /// The value of `Proxy-Authorization`.
-    pub fn header(&self) -> Result<Secret> {
-        match self {
-            Self::Basic(login) if login.user.contains(':') => {
-                Err(Error::usage("a user name with a colon cannot be sent to an HTTP proxy (RFC 7617 2)"))
-            }
-            Self::Basic(login) => {
-                let pair = format!("{}:{}", login.user, login.password.expose());
-                Ok(Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))))
-            }
-            Self::Bearer(token) => {
-                let token = token.expose();
-                // RFC 6750 2.1: letters, digits and a few signs.
-                let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
-                if token.is_empty() || !token.bytes().all(fits) {
-                    return Err(Error::usage("not a bearer token (RFC 6750 2.1)"));
-                }
-                Ok(Secret::new(format!("Bearer {token}")))
-            }
-        }
-    }
-}
 
 /// The default URI template of CONNECT-UDP (RFC 9298 2).
 pub const MASQUE: &str = "/.well-known/masque/udp/{target_host}/{target_port}/";
@@ -104,18 +67,6 @@ pub fn refusal<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_written_as_the_rfcs_say_and_never_shown() {
-        let basic = ConnectAuth::Basic(Credentials::new("Aladdin", "open sesame"));
-        assert_eq!(basic.header().unwrap().expose(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-        assert!(!format!("{basic:?}").contains("sesame"));
-        let bearer = ConnectAuth::Bearer("mF_9.B5f-4.1JqM".into());
-        assert_eq!(bearer.header().unwrap().expose(), "Bearer mF_9.B5f-4.1JqM");
-        for wrong in [ConnectAuth::Basic(Credentials::new("a:b", "c")), ConnectAuth::Bearer("a\r\nb".into())] {
-            assert_eq!(wrong.header().unwrap_err().kind(), Kind::Usage);
-        }
-    }
 
     #[test]
     fn templates_are_expanded_as_the_rfc_says() {

@@ -10,7 +10,8 @@ use crate::error::{Delivery, Error, Kind, Result};
 use crate::hop::{Way, cannot_reach};
 use crate::info::HopInfo;
 
-/// How many connections to one proxy there are at most: a further one is opened only when the others' streams are all taken.
+/// How many connections to one proxy there are at most where nothing else is said: a further one is opened only when the others'
+/// streams are all taken.
 const MAX_CONNECTIONS: usize = 8;
 
 /// A connection that carries many streams; clones share it.
@@ -27,6 +28,7 @@ pub trait Shareable: Clone + Send + Sync + 'static {
 
 /// Keeps the connections to one proxy: one as a rule, more when the proxy's limit of streams is reached.
 pub struct Kept<C> {
+    most: usize,
     connections: Mutex<Vec<C>>,
     opening: tokio::sync::Mutex<()>,
     failures: Mutex<Failures>,
@@ -40,7 +42,14 @@ struct Failures {
 
 impl<C> Default for Kept<C> {
     fn default() -> Self {
-        Self { connections: Mutex::default(), opening: tokio::sync::Mutex::default(), failures: Mutex::default() }
+        Self::up_to(MAX_CONNECTIONS)
+    }
+}
+
+impl<C> Kept<C> {
+    /// At most so many connections; the default is 8.
+    pub fn up_to(most: usize) -> Self {
+        Self { most, connections: Mutex::default(), opening: tokio::sync::Mutex::default(), failures: Mutex::default() }
     }
 }
 
@@ -142,7 +151,7 @@ impl<C: Shareable> Kept<C> {
         connections.retain(|connection| !connection.is_over());
         let ready = connections.iter().find(|connection| connection.is_ready());
         // All are full: who comes now waits for a stream of the last one.
-        ready.or_else(|| connections.last().filter(|_| connections.len() >= MAX_CONNECTIONS)).cloned()
+        ready.or_else(|| connections.last().filter(|_| connections.len() >= self.most)).cloned()
     }
 }
 
@@ -153,7 +162,7 @@ fn is_stale(error: &Error) -> bool {
 
 /// The same failure, told to another caller.
 fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.message()).with_delivery(Delivery::NotSent);
+    let mut copy = Error::new(error.kind(), error.message()).with_delivery(Delivery::NotSent).with_reply_of(error);
     if let Some(phase) = error.phase() {
         copy = copy.with_phase(phase);
     }

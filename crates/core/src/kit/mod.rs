@@ -4,6 +4,7 @@
 //! A crate that speaks a tunnelling protocol implements [`Dial`](crate::Dial) over a [`Way`] and hands it out by
 //! [`Hop::custom`](crate::Hop::custom).
 
+pub mod auth;
 mod capsule;
 mod duplex;
 mod expect;
@@ -14,5 +15,5 @@ pub use crate::hop::{Way, cannot_reach};
 pub use capsule::{CapsuleDatagrams, capsule_size};
 pub use duplex::{Duplex, PipeReader, PipeWriter, pipe};
 pub use expect::{Held, Hold, hold};
-pub use http::{ConnectAuth, MASQUE, QUOTE_WAIT, check_masque, masque_path, refusal};
+pub use http::{MASQUE, QUOTE_WAIT, check_masque, masque_path, refusal};
 pub use kept::{Kept, Shareable};

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{ConnectionInfo, Connector, Delivery, Error, Kind, Phase, Result, Stream, clock};
 use portolan_wire::{Mux, MuxOptions};
 
@@ -31,6 +32,7 @@ struct Shared {
     connector: Option<Connector>,
     options: Options,
     link: RwLock<Option<Link>>,
+    probe: Probe,
     making: tokio::sync::Mutex<()>,
 }
 
@@ -38,6 +40,7 @@ struct Shared {
 struct Link {
     mux: Mux<RespCodec>,
     info: Arc<ConnectionInfo>,
+    probe: Probe,
 }
 
 impl Client {
@@ -62,6 +65,7 @@ impl Client {
         Self(Arc::new(Shared {
             connector,
             options,
+            probe: link.probe.clone(),
             link: RwLock::new(Some(link)),
             making: tokio::sync::Mutex::default(),
         }))
@@ -88,7 +92,7 @@ impl Client {
 
     /// Runs any command.
     pub async fn run<T: FromValue>(&self, command: &Command) -> Result<T> {
-        let value = self.reply(command).await?;
+        let value = self.0.probe.operation(command.name()).run(self.reply(command)).await?;
         match value {
             Value::Error(error) => Err(error.into_error()),
             value => T::from_value(value),
@@ -100,7 +104,7 @@ impl Client {
         if pipeline.is_empty() {
             return Ok(Replies::default());
         }
-        let values = self.replies(pipeline).await?;
+        let values = self.0.probe.operation("pipeline").run(self.replies(pipeline)).await?;
         pipeline.replies(values)
     }
 
@@ -213,6 +217,7 @@ impl Link {
     async fn login(stream: Stream, options: &Options) -> Result<Self> {
         let started = clock::now();
         let mut info = stream.info().clone();
+        let probe = Probe::on(PROTOCOL, Semantics::Db, &stream);
         let settings = MuxOptions::default()
             .in_flight(options.window())
             .max_buffer(options.codec_limits().frame)
@@ -230,11 +235,12 @@ impl Link {
             }
             Ok(())
         };
-        clock::within(limit, Phase::Handshake, work)
+        probe
+            .phase(Phase::Handshake, clock::within(limit, Phase::Handshake, work))
             .await
             .map_err(|error| named(error).with_phase(Phase::Handshake).with_delivery(Delivery::NotSent))?;
         info.timings.handshake = Some(clock::now() - started);
-        Ok(Self { mux, info: Arc::new(info) })
+        Ok(Self { mux, info: Arc::new(info), probe })
     }
 }
 

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use portolan_core::observe::{Probe, Semantics};
 use portolan_core::resolve::failed;
 use portolan_core::{
     Answer, BoxFuture, ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Resolve, ResolveFailure, Result,
     ServiceRecord, Services, Stream, clock,
 };
 use tokio::sync::Mutex;
-use tracing::Instrument;
 
 use super::PROTOCOL;
 use super::codec::{Manner, Query, decode, is_truncated, rcode};
@@ -27,6 +27,7 @@ use super::udp::{self, Heard};
 pub struct Client {
     way: Way,
     options: Options,
+    probe: Probe,
     /// The connection kept for the next query over TCP (RFC 7766 6.2.1). Whoever asks takes it out and puts it back only
     /// after a clean exchange, so that a dropped future leaves none behind.
     kept: Mutex<Option<Session>>,
@@ -48,7 +49,8 @@ impl Client {
     /// A client of the server named by `options`. Nothing is sent yet.
     pub async fn connect(net: &Connector, options: Options) -> Result<Self> {
         let to = options.endpoint.clone().ok_or_else(|| Error::usage("options name no server"))?;
-        Ok(Self { way: Way::Net(net.clone(), to), options, kept: Mutex::new(None) })
+        let probe = Probe::new(super::PROTOCOL, Semantics::Dns, &to, net);
+        Ok(Self { way: Way::Net(net.clone(), to), options, probe, kept: Mutex::new(None) })
     }
 
     /// A client of the server at `url`, reached directly: `dns://host[:port]`.
@@ -58,8 +60,9 @@ impl Client {
 
     /// A client on a stream that is there already: TCP's framing, and no datagrams. Over TLS it is DNS over TLS.
     pub fn from_stream(stream: Stream, options: Options) -> Self {
+        let probe = Probe::on(super::PROTOCOL, Semantics::Dns, &stream);
         let session = Session::new(stream, options.limit());
-        Self { way: Way::Stream, options, kept: Mutex::new(Some(session)) }
+        Self { way: Way::Stream, options, probe, kept: Mutex::new(Some(session)) }
     }
 
     /// Asks for the records of one type. A name that does not exist is an answer; any other refusal is a
@@ -70,8 +73,10 @@ impl Client {
 
     /// [`query`](Self::query) with the whole question said.
     pub async fn ask(&self, question: &Question) -> Result<Response> {
-        let span = tracing::debug_span!("dns.query", %question);
-        self.answered(question, clock::now()).instrument(span).await
+        // Words are made for those who hear them alone.
+        let Some(probe) = self.probe.told() else { return self.answered(question, clock::now()).await };
+        let (record_type, name) = (question.record_type.to_string(), question.name.to_string());
+        probe.operation(&record_type).about(&name).run(self.answered(question, clock::now())).await
     }
 
     /// Asks many questions over one TCP connection without waiting between them; the answers may come in any order and are

@@ -70,7 +70,8 @@ pub struct Call<T, C, K> {
 
 impl<T: Transport, C: Codec, K> Call<T, C, K> {
     pub(crate) fn new(client: &Client<T>, method: &Method<C>, shape: Shape, kind: K) -> Self {
-        let plan = Plan::new(Arc::clone(&client.shared), method.path.clone(), method.codec.content_suffix(), shape);
+        let mut plan = Plan::new(Arc::clone(&client.shared), method.path.clone(), method.codec.content_suffix(), shape);
+        plan.safe = method.safe;
         Self { plan, codec: method.codec.clone(), kind, message: BytesMut::new(), refused: None }
     }
 

@@ -35,6 +35,7 @@ pub(crate) struct Plan<T> {
     /// The encoding is only declared.
     pub(crate) plain: bool,
     pub(crate) wait_for_ready: Option<bool>,
+    pub(crate) safe: bool,
     pub(crate) max_receive: usize,
     pub(crate) max_send: usize,
     /// Apart, since most calls have none.
@@ -60,6 +61,7 @@ impl<T> Plan<T> {
             encoding: shared.encoding,
             plain: false,
             wait_for_ready: None,
+            safe: false,
             max_receive: shared.max_receive,
             max_send: shared.max_send,
             repeat: None,
@@ -128,7 +130,7 @@ impl<T> Plan<T> {
         let invalid =
             |error| Error::usage("no URI can be made of the method").with_protocol(PROTOCOL).with_source(error);
         let wait = self.wait_for_ready.unwrap_or(shared.wait_for_ready);
-        let mut request = Request::new(body.for_call(self.shape, wait));
+        let mut request = Request::new(body.for_call(self.shape, wait, self.safe));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(parts).map_err(invalid)?;
         *request.version_mut() = http::Version::HTTP_2;

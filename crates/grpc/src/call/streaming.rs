@@ -17,7 +17,7 @@ use super::response::decode;
 use super::upload::Goes;
 use crate::body::{BoxBody, boxed_body};
 use crate::codec::Codec;
-use crate::deadline::{Deadline, exceeded};
+use crate::deadline::{Deadline, exceeded, late};
 use crate::intercept::Observers;
 use crate::metadata::Metadata;
 use crate::status::{Code, Status};
@@ -96,6 +96,7 @@ pub(crate) struct Inbound {
     trailers: Option<Metadata>,
     compressed: bool,
     timer: Option<BoxFuture<'static, ()>>,
+    deadline: Option<Deadline>,
     observers: Option<Observers>,
     /// The upload goes on while this is held.
     goes: Option<Goes>,
@@ -156,6 +157,7 @@ impl Inbound {
             trailers: None,
             compressed: false,
             timer,
+            deadline: plan.deadline,
             observers: plan.observers(),
             goes,
         }
@@ -179,6 +181,10 @@ impl Inbound {
     }
 
     fn fail(&mut self, error: Error) -> Error {
+        let error = match self.deadline {
+            Some(deadline) => late(deadline.instant(), error),
+            None => error,
+        };
         self.end(&Status::of(&error));
         error
     }

@@ -1,46 +1,65 @@
 //! Which connection a call takes.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use portolan_core::clock::{self, Instant};
 use portolan_core::{Endpoint, Error, Kind, Result};
-use portolan_http2::SendRequest;
 
 use super::Balancing;
+use super::carrier::Carrier;
 use super::subchannel::{Subchannel, Way};
 use crate::PROTOCOL;
 
-type List = Arc<[Arc<Subchannel>]>;
+type List<K> = Arc<[Arc<Subchannel<K>>]>;
+
+/// What an address weighs.
+#[derive(Clone)]
+pub(super) struct Weights(pub(super) Arc<dyn Fn(SocketAddr) -> u32 + Send + Sync>);
+
+impl Weights {
+    fn of(&self, to: &Endpoint) -> usize {
+        let weight = to.socket_addr().map_or(1, |address| self.0(address));
+        usize::try_from(weight).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Weights")
+    }
+}
 
 /// The addresses of a service, and whose turn it is.
-pub(super) struct Balancer {
-    way: Arc<Way>,
+pub(super) struct Balancer<K: Carrier> {
+    way: Arc<Way<K>>,
     to: Endpoint,
-    /// What the certificate must be for.
-    name: Box<str>,
     balancing: Balancing,
+    weights: Option<Weights>,
     interval: Duration,
-    list: Mutex<List>,
+    list: Mutex<List<K>>,
     resolved: Mutex<Option<Instant>>,
     resolving: tokio::sync::Mutex<()>,
     turn: AtomicUsize,
 }
 
-impl Balancer {
-    pub(super) fn new(way: Way, to: Endpoint, balancing: Balancing, interval: Duration) -> Self {
+impl<K: Carrier> Balancer<K> {
+    pub(super) fn new(way: Way<K>, to: Endpoint, options: &super::ChannelOptions) -> Self {
         // A name that need not be resolved here is left to the connector, and to its proxies.
-        let list: Vec<_> = match balancing {
+        let list: Vec<_> = match options.balancing {
             Balancing::PickFirst => vec![Arc::new(Subchannel::new(to.clone()))],
             _ => Vec::new(),
         };
         Self {
             way: Arc::new(way),
-            name: to.host_text().into(),
             to,
-            balancing,
-            interval,
+            balancing: options.balancing,
+            weights: options.weights.clone().filter(|_| options.balancing == Balancing::Weighted),
+            interval: options.resolve_interval,
             list: Mutex::new(list.into()),
             resolved: Mutex::new(None),
             resolving: tokio::sync::Mutex::new(()),
@@ -48,7 +67,7 @@ impl Balancer {
         }
     }
 
-    fn list(&self) -> List {
+    fn list(&self) -> List<K> {
         Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -63,45 +82,45 @@ impl Balancer {
     }
 
     /// A connection that takes calls, if there is nothing to be done for it.
-    pub(super) fn ready(&self) -> Option<SendRequest> {
+    pub(super) fn ready(&self) -> Option<K::Connection> {
         let list = self.list();
         if self.balancing == Balancing::PickFirst {
             return list.first()?.ready();
         }
         // One that is not connected is to be looked after.
         let all = !list.is_empty() && list.iter().all(|one| one.ready().is_some());
-        if all { self.choose(&list, self.turn.fetch_add(1, Ordering::Relaxed)) } else { None }
+        if all { self.choose(&list) } else { None }
     }
 
     /// A connection that takes calls, made if there is none.
-    pub(super) async fn pick(&self) -> Result<SendRequest> {
+    pub(super) async fn pick(&self) -> Result<K::Connection> {
         if self.balancing == Balancing::PickFirst {
             let one = self.list().first().cloned();
-            return one.ok_or_else(nobody)?.get(&self.way, &self.name).await;
+            return one.ok_or_else(nobody)?.get(&self.way).await;
         }
         let list = self.addresses().await?;
-        list.iter().for_each(|one| one.start(&self.way, &self.name));
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        if let Some(handle) = self.choose(&list, turn) {
+        list.iter().for_each(|one| one.start(&self.way));
+        if let Some(handle) = self.choose(&list) {
             return Ok(handle);
         }
-        let mut last = None;
-        for one in list.iter().cycle().skip(turn.checked_rem(list.len()).unwrap_or(0)).take(list.len()) {
-            match one.get(&self.way, &self.name).await {
-                Ok(handle) => return Ok(handle),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(nobody))
+        // Whichever is there first: one that hangs keeps no call from the others.
+        let turn = self.turn.load(Ordering::Relaxed).checked_rem(list.len()).ok_or_else(nobody)?;
+        let in_turn = list.iter().cycle().skip(turn).take(list.len());
+        select_ok(in_turn.map(|one| Box::pin(one.get(&self.way)))).await.map(|(handle, _)| handle)
     }
 
     /// Among those that are connected.
-    fn choose(&self, list: &List, turn: usize) -> Option<SendRequest> {
-        let mut ready: Vec<SendRequest> = list.iter().filter_map(|one| one.ready()).collect();
+    fn choose(&self, list: &List<K>) -> Option<K::Connection> {
+        let ready = list.iter().filter_map(|one| Some((one, one.ready()?)));
+        let (ones, mut ready): (Vec<_>, Vec<_>) = ready.unzip();
         if ready.is_empty() {
             return None;
         }
-        let first = turn % ready.len();
+        if let Some(weights) = &self.weights {
+            let weights: Vec<usize> = ones.iter().map(|one| weights.of(&one.to)).collect();
+            return Some(ready.swap_remove(stride(&weights, || self.turn.fetch_add(1, Ordering::Relaxed))));
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % ready.len();
         if self.balancing != Balancing::LeastRequests || ready.len() == 1 {
             return Some(ready.swap_remove(first));
         }
@@ -109,13 +128,13 @@ impl Balancer {
         let mut random = [0; 4];
         let step = getrandom::fill(&mut random).map_or(0, |()| u32::from_le_bytes(random)) as usize;
         let second = (first + 1 + step % (ready.len() - 1)) % ready.len();
-        let load = |at: usize| ready.get(at).map_or(usize::MAX, |handle| handle.status().active);
+        let load = |at: usize| ready.get(at).map_or(usize::MAX, K::active);
         let best = if load(second) < load(first) { second } else { first };
         Some(ready.swap_remove(best))
     }
 
     /// The addresses, resolved anew when some are in trouble and it is not too soon.
-    async fn addresses(&self) -> Result<List> {
+    async fn addresses(&self) -> Result<List<K>> {
         let list = self.list();
         if !list.is_empty() && !list.iter().any(|one| one.troubled()) {
             return Ok(list);
@@ -142,7 +161,7 @@ impl Balancer {
         }
     }
 
-    async fn resolve(&self, old: &List) -> Result<List> {
+    async fn resolve(&self, old: &List<K>) -> Result<List<K>> {
         let addresses = self.way.connector.resolve(&self.to).await?;
         let mut list = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -154,6 +173,56 @@ impl Balancer {
     }
 }
 
+/// The next by weight: each is asked in turn, and passed over as often as it weighs less than the heaviest. That spreads the
+/// turns of each evenly, and needs no state but a counter (the "static stride" of gRPC's own weighted balancing).
+fn stride(weights: &[usize], mut next: impl FnMut() -> usize) -> usize {
+    let Some(most) = weights.iter().copied().max().filter(|most| *most > 0) else {
+        // Nobody weighs anything: each has its turn.
+        return next().checked_rem(weights.len()).unwrap_or(0);
+    };
+    loop {
+        let turn = next();
+        let (at, round) = (turn % weights.len(), turn / weights.len());
+        let weight = weights.get(at).copied().unwrap_or(0);
+        // Those that weigh the same are passed over in different rounds.
+        let place = round.wrapping_mul(weight).wrapping_add(at.wrapping_mul(most / 2)) % most;
+        if place >= most - weight {
+            return at;
+        }
+    }
+}
+
 fn nobody() -> Error {
     Error::new(Kind::Resolve, "no address to connect to").with_protocol(PROTOCOL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(weights: &[usize], picks: usize) -> Vec<usize> {
+        let (mut turn, mut counts) = (0, vec![0; weights.len()]);
+        for _ in 0..picks {
+            let at = stride(weights, || {
+                turn += 1;
+                turn - 1
+            });
+            counts[at] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn turns_are_given_by_weight_and_spread() {
+        assert_eq!(counts(&[1, 1, 1], 9), [3, 3, 3]);
+        assert_eq!(counts(&[0, 0], 4), [2, 2]);
+        assert_eq!(counts(&[3, 1], 400), [300, 100]);
+        assert_eq!(counts(&[0, 5], 7), [0, 7]);
+        let many = counts(&[100, 50, 25, 25], 2000);
+        for (count, wanted) in many.into_iter().zip([1000_usize, 500, 250, 250]) {
+            assert!(count.abs_diff(wanted) <= 10, "{count} for {wanted}");
+        }
+        // Never more than a few in a row for the heavier of two.
+        assert_eq!(counts(&[3, 1], 4), [3, 1]);
+    }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use portolan_core::clock::{self, Instant};
 use portolan_core::{Connector, Delivery, Endpoint, Error, Kind, Phase, Result};
-use portolan_http2::SendRequest;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::carrier::Carrier;
+use super::health::{Watched, watch};
 use crate::PROTOCOL;
 use crate::policy::jitter;
 
@@ -18,61 +19,67 @@ use crate::policy::jitter;
 const GROWTH: f64 = 1.6;
 
 /// How connections are made.
-#[derive(Debug, Clone)]
-pub(super) struct Way {
+#[derive(Debug)]
+pub(super) struct Way<K> {
     pub(super) connector: Connector,
-    pub(super) tls: bool,
-    pub(super) http2: portolan_http2::Options,
+    pub(super) carrier: K,
     pub(super) backoff: (Duration, Duration),
-}
-
-impl Way {
-    async fn connect(&self, to: &Endpoint, name: &str) -> Result<SendRequest> {
-        let stream = if self.tls {
-            let stream = self.connector.connect_tls_as(to, name, &[b"h2"]).await?;
-            if stream.alpn() != Some(b"h2") {
-                let error = Error::new(Kind::Tls, "the server did not agree to h2").with_phase(Phase::Tls);
-                return Err(error.with_protocol(PROTOCOL).with_endpoint(to.clone()));
-            }
-            stream
-        } else {
-            self.connector.connect(to).await?
-        };
-        let (handle, connection) = portolan_http2::handshake(stream, self.http2.clone())?;
-        // The driver ends by itself when the last handle is gone and the last call over.
-        tokio::spawn(connection);
-        Ok(handle)
-    }
+    /// What the certificate must be for, where there is TLS.
+    pub(super) name: Option<Box<str>>,
+    /// What is asked after the health of the service, where it is.
+    pub(super) health: Option<Watched>,
 }
 
 /// One address.
-pub(super) struct Subchannel {
+pub(super) struct Subchannel<K: Carrier> {
     pub(super) to: Endpoint,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<K>>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+pub(super) struct Shared<K: Carrier> {
+    state: Mutex<State<K>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    handle: Option<SendRequest>,
-    connecting: Option<JoinHandle<()>>,
+struct State<K: Carrier> {
+    handle: Option<K::Connection>,
+    /// Makes the connection, and then watches the health of what it leads to.
+    task: Option<JoinHandle<()>>,
+    connecting: bool,
+    health: Health,
     failures: i32,
     failed: Option<(Arc<Error>, Instant)>,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+/// What is known of the service behind a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It has been asked.
+    Asked,
+    /// It serves, or nobody asks.
+    Good,
+    /// It says that it does not serve, or stopped saying anything.
+    Bad,
+}
+
+impl<K: Carrier> Shared<K> {
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn heard(&self, health: Health) {
+        self.lock().health = health;
+        self.changed.notify_waiters();
     }
 }
 
-impl State {
-    fn ready(&self) -> Option<&SendRequest> {
-        self.handle.as_ref().filter(|handle| !handle.is_closed())
+impl<K: Carrier> State<K> {
+    fn alive(&self) -> Option<&K::Connection> {
+        self.handle.as_ref().filter(|handle| !K::is_closed(handle))
+    }
+
+    fn ready(&self) -> Option<&K::Connection> {
+        self.alive().filter(|_| self.health == Health::Good)
     }
 
     /// The failure that still keeps us away.
@@ -81,28 +88,30 @@ impl State {
     }
 }
 
-impl Drop for Subchannel {
+impl<K: Carrier> Drop for Subchannel<K> {
     fn drop(&mut self) {
-        if let Some(task) = self.shared.lock().connecting.take() {
+        if let Some(task) = self.shared.lock().task.take() {
             task.abort();
         }
     }
 }
 
-impl Subchannel {
+impl<K: Carrier> Subchannel<K> {
     pub(super) fn new(to: Endpoint) -> Self {
-        Self { to, shared: Arc::new(Shared { state: Mutex::default(), changed: Notify::new() }) }
+        let state =
+            State { handle: None, task: None, connecting: false, health: Health::Good, failures: 0, failed: None };
+        Self { to, shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
     }
 
     /// The connection, if there is one that takes calls.
-    pub(super) fn ready(&self) -> Option<SendRequest> {
+    pub(super) fn ready(&self) -> Option<K::Connection> {
         self.shared.lock().ready().cloned()
     }
 
     /// Whether there was a connection and it was lost, or one couldn't be made.
     pub(super) fn troubled(&self) -> bool {
         let state = self.shared.lock();
-        state.failed.is_some() || state.handle.as_ref().is_some_and(SendRequest::is_closed)
+        state.failed.is_some() || state.handle.as_ref().is_some_and(K::is_closed)
     }
 
     /// When it may be tried again.
@@ -112,26 +121,34 @@ impl Subchannel {
 
     /// Begins to connect, if there is neither a connection nor a reason against it. The work goes on without the call that
     /// began it: a call with a short deadline must not undo what the next one needs.
-    pub(super) fn start(&self, way: &Arc<Way>, name: &str) {
+    pub(super) fn start(&self, way: &Arc<Way<K>>) {
         let mut state = self.shared.lock();
-        if state.ready().is_some() || state.connecting.is_some() || state.waiting().is_some() {
+        if state.alive().is_some() || state.connecting || state.waiting().is_some() {
             return;
         }
-        let (way, to, name, shared) = (Arc::clone(way), self.to.clone(), name.to_owned(), Arc::clone(&self.shared));
-        state.connecting = Some(tokio::spawn(async move {
-            let result = Box::pin(way.connect(&to, &name)).await;
-            shared.lock().connected(result, way.backoff);
+        let (way, to, shared) = (Arc::clone(way), self.to.clone(), Arc::clone(&self.shared));
+        state.connecting = true;
+        let task = tokio::spawn(async move {
+            let result = Box::pin(way.carrier.connect(&way.connector, &to, way.name.as_deref())).await;
+            let watched = result.as_ref().ok().cloned().zip(way.health.as_ref());
+            shared.lock().connected(result, &way);
             shared.changed.notify_waiters();
-        }));
+            if let Some((connection, service)) = watched {
+                Box::pin(watch(connection, service, way.backoff, &shared)).await;
+            }
+        });
+        if let Some(old) = state.task.replace(task) {
+            old.abort();
+        }
     }
 
     /// The connection, made if need be.
-    pub(super) async fn get(&self, way: &Arc<Way>, name: &str) -> Result<SendRequest> {
+    pub(super) async fn get(&self, way: &Arc<Way<K>>) -> Result<K::Connection> {
         loop {
             // Asked to be told before looking, so that nothing is missed between.
             let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            self.start(way, name);
+            self.start(way);
             {
                 let state = self.shared.lock();
                 if let Some(handle) = state.ready() {
@@ -140,28 +157,45 @@ impl Subchannel {
                 if let Some((error, _)) = state.waiting() {
                     return Err(again(error));
                 }
+                if state.alive().is_some() && state.health == Health::Bad {
+                    return Err(unhealthy(&self.to));
+                }
             }
             changed.await;
         }
     }
 }
 
-impl State {
-    fn connected(&mut self, result: Result<SendRequest>, (first, most): (Duration, Duration)) {
-        self.connecting = None;
+impl<K: Carrier> State<K> {
+    fn connected(&mut self, result: Result<K::Connection>, way: &Way<K>) {
+        self.connecting = false;
         match result {
             Ok(handle) => {
                 (self.failures, self.failed) = (0, None);
                 self.handle = Some(handle);
+                self.health = if way.health.is_some() { Health::Asked } else { Health::Good };
             }
             Err(error) => {
-                let wait = first.as_secs_f64() * GROWTH.powi(self.failures);
-                let wait = Duration::from_secs_f64(wait.min(most.as_secs_f64()) * jitter());
+                let wait = backoff(way.backoff, self.failures);
                 self.failures = self.failures.saturating_add(1);
                 (self.handle, self.failed) = (None, Some((Arc::new(error), clock::now() + wait)));
             }
         }
     }
+}
+
+/// How long to wait after so many failures.
+pub(super) fn backoff((first, most): (Duration, Duration), failures: i32) -> Duration {
+    let wait = first.as_secs_f64() * GROWTH.powi(failures);
+    Duration::from_secs_f64(wait.min(most.as_secs_f64()) * jitter())
+}
+
+fn unhealthy(to: &Endpoint) -> Error {
+    Error::new(Kind::Connect, "the service there says that it does not serve")
+        .with_delivery(Delivery::NotSent)
+        .with_phase(Phase::Connect)
+        .with_protocol(PROTOCOL)
+        .with_endpoint(to.clone())
 }
 
 /// The same failure, for each call that it keeps from being made.
@@ -176,7 +210,7 @@ fn again(error: &Arc<Error>) -> Error {
     copy.with_source(Arc::clone(error))
 }
 
-impl fmt::Debug for Subchannel {
+impl<K: Carrier> fmt::Debug for Subchannel<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subchannel").field("to", &self.to).finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
 };
-use http::{Request, Response, StatusCode, request, response};
+use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Frame;
 use portolan_core::{BoxError, Delivery, Error, Kind, Result};
 
@@ -17,6 +17,7 @@ use crate::tail::{TranslatedBody, broken};
 use crate::transport::Transport;
 
 mod failure;
+mod get;
 
 use failure::Failure;
 
@@ -29,8 +30,8 @@ const MAX_FAILURE: usize = 64 << 10;
 
 /// A transport that speaks the Connect protocol over another one.
 ///
-/// Calls of one message each way are plain HTTP POSTs, which every proxy lets through. Messages are protobuf or JSON, as the
-/// codec says.
+/// Calls of one message each way are plain HTTP POSTs, which every proxy lets through, or [GETs](Self::get), which caches know.
+/// Messages are protobuf or JSON, as the codec says.
 ///
 /// ```no_run
 /// # async fn example(channel: portolan_grpc::Channel) -> portolan_core::Result<()> {
@@ -43,18 +44,27 @@ const MAX_FAILURE: usize = 64 << 10;
 pub struct Connect<T> {
     inner: T,
     max: usize,
+    get: Option<usize>,
 }
 
 impl<T: Transport> Connect<T> {
     /// Speaks Connect over `inner`.
     pub fn new(inner: T) -> Self {
-        Self { inner, max: MAX_RESPONSE }
+        Self { inner, max: MAX_RESPONSE, get: None }
     }
 
     /// The longest response of one message that is taken, in bytes as they travel. Default 4 MiB; the client has its own bound too.
     #[must_use]
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.max = bytes;
+        self
+    }
+
+    /// Sends calls of methods [without side effects](crate::Method::no_side_effects) as GETs, where path and query are not longer
+    /// than this many bytes. The message is then part of the URL, which proxies and servers log. Default not.
+    #[must_use]
+    pub fn get(mut self, max_path_bytes: usize) -> Self {
+        self.get = Some(max_path_bytes);
         self
     }
 }
@@ -67,7 +77,7 @@ impl<T: Transport> Transport for Connect<T> {
         let unary = body.shape() == Shape::Unary;
         let name = message_type(&parts.headers);
         fields(&mut parts.headers);
-        let request = if unary { one(parts, body, name)? } else { many(parts, body, name)? };
+        let request = if unary { one(parts, body, name, self.get)? } else { many(parts, body, name)? };
         let (parts, body) = self.inner.send(request).await?.into_parts();
         let theirs = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let theirs = theirs.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -110,25 +120,35 @@ fn encodings(value: &HeaderValue) -> Option<HeaderValue> {
 }
 
 /// A call of one message: the message alone is the body.
-fn one(mut parts: request::Parts, body: Body, name: &'static str) -> Result<Request<Body>> {
-    let (shape, wait) = (body.shape(), body.wait_for_ready());
+fn one(mut parts: request::Parts, body: Body, name: &'static str, get: Option<usize>) -> Result<Request<Body>> {
+    let (shape, wait, safe) = (body.shape(), body.wait_for_ready(), body.is_safe());
     let Ok(mut message) = body.into_full() else {
         return Err(Error::usage("a call of one message without its message").with_protocol(PROTOCOL));
     };
     let compressed = message.first().is_some_and(|flags| flags & COMPRESSED != 0);
     message.advance(PREFIX.min(message.len()));
     let headers = &mut parts.headers;
+    if let Some(accepted) = headers.remove("grpc-accept-encoding").as_ref().and_then(encodings) {
+        headers.insert(ACCEPT_ENCODING, accepted);
+    }
+    let encoding = headers.remove("grpc-encoding").filter(|_| compressed);
+    if let Some(max) = get.filter(|_| safe) {
+        let query = get::query(&message, name, encoding.as_ref());
+        if let Some(uri) = get::uri(&parts.uri, &query, max)? {
+            (parts.method, parts.uri) = (Method::GET, uri);
+            get::FIELDS.iter().for_each(|field| drop(parts.headers.remove(*field)));
+            return Ok(Request::from_parts(parts, Body::default().for_call(shape, wait, safe)));
+        }
+    }
+    let headers = &mut parts.headers;
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static(if name == "json" { "application/json" } else { "application/proto" }),
     );
-    if let Some(encoding) = headers.remove("grpc-encoding").filter(|_| compressed) {
+    if let Some(encoding) = encoding {
         headers.insert(CONTENT_ENCODING, encoding);
     }
-    if let Some(accepted) = headers.remove("grpc-accept-encoding").as_ref().and_then(encodings) {
-        headers.insert(ACCEPT_ENCODING, accepted);
-    }
-    Ok(Request::from_parts(parts, Body::full(message).for_call(shape, wait)))
+    Ok(Request::from_parts(parts, Body::full(message).for_call(shape, wait, safe)))
 }
 
 /// A call of many messages: framed as in gRPC.

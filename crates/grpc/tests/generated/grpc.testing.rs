@@ -222,6 +222,22 @@ impl<T: ::portolan_grpc::Transport> TestServiceClient<T> {
         );
         self.client.duplex(&method)
     }
+    /// The same as UnaryCall, where it is a GET.
+    pub fn cacheable_unary_call(
+        &self,
+        request: &SimpleRequest,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<SimpleRequest, SimpleResponse>,
+        ::portolan_grpc::Unary,
+    > {
+        let method = ::portolan_grpc::Method::from_static(
+                "/grpc.testing.TestService/CacheableUnaryCall",
+                ::portolan_grpc::Prost::<SimpleRequest, SimpleResponse>::new(),
+            )
+            .no_side_effects();
+        self.client.unary(&method, request)
+    }
     /// Answered by nobody.
     pub fn unimplemented_call(
         &self,

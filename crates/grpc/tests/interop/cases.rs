@@ -8,10 +8,11 @@ use portolan_core::Kind;
 use portolan_grpc::details::Detail;
 use portolan_grpc::{Code, Encoding, Metadata, Status, Transport};
 
+use crate::extras::{compression_probes, health, reflection_and_calls_by_name};
 use crate::proto::grpc::testing::*;
 
-type Service<T> = TestServiceClient<T>;
-type Case<T> = fn(Service<T>) -> Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Service<T> = TestServiceClient<T>;
+pub(crate) type Case<T> = fn(Service<T>) -> Pin<Box<dyn Future<Output = ()>>>;
 
 macro_rules! cases {
     ($($name:ident,)*) => {
@@ -40,6 +41,11 @@ cases! {
     server_compressed_streaming,
     client_compressed_unary,
     client_compressed_streaming,
+    compression_probes,
+    rich_errors,
+    deadline_reaches_the_server,
+    health,
+    reflection_and_calls_by_name,
 }
 
 const REQUEST: [usize; 4] = [27182, 8, 1828, 45904];
@@ -218,7 +224,7 @@ async fn server_compressed_streaming<T: Transport>(service: Service<T>) {
     assert!(replies.message().await.unwrap().is_none());
 }
 
-/// Without the probe: these servers can't see whether a request came compressed.
+/// Without the probe, which is a case of its own: not every server can see whether a request came compressed.
 async fn client_compressed_unary<T: Transport>(service: Service<T>) {
     for compressed in [true, false] {
         let request = SimpleRequest { expect_compressed: said(compressed), ..sized(271_828, 314_159) };
@@ -243,7 +249,7 @@ async fn client_compressed_streaming<T: Transport>(service: Service<T>) {
 }
 
 /// What is in `grpc-status-details-bin`.
-pub(crate) async fn rich_errors<T: Transport>(service: Service<T>) {
+async fn rich_errors<T: Transport>(service: Service<T>) {
     let error = service.unary_call(&sized(1, 1)).metadata("x-rich-error", "1").await.unwrap_err();
     let status = Status::of(&error);
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "sold out"));
@@ -257,7 +263,7 @@ pub(crate) async fn rich_errors<T: Transport>(service: Service<T>) {
 }
 
 /// The server sees a deadline, and not a much longer one.
-pub(crate) async fn deadline_reaches_the_server<T: Transport>(service: Service<T>) {
+async fn deadline_reaches_the_server<T: Transport>(service: Service<T>) {
     let call = service.unary_call(&sized(1, 1)).metadata("x-deadline", "1").timeout(Duration::from_secs(7));
     let reply = call.await.unwrap();
     let left: f64 = reply.trailers().get("x-time-left").unwrap().parse().unwrap();

@@ -4,10 +4,15 @@ use futures_util::stream;
 use portolan_grpc::dynamic::Schema;
 use portolan_grpc::health::{Health, HealthClient};
 use portolan_grpc::reflection::Reflection;
-use portolan_grpc::{Channel, Client, Code, Shape, Status};
+use portolan_grpc::{Client, Code, Encoding, Shape, Status, Transport};
 use serde_json::json;
 
-pub(crate) async fn health(client: &Client<Channel>) {
+use crate::proto::grpc::testing::{BoolValue, SimpleRequest, StreamingInputCallRequest};
+
+type Service<T> = crate::proto::grpc::testing::TestServiceClient<T>;
+
+pub(crate) async fn health<T: Transport>(service: Service<T>) {
+    let client = service.client();
     let health = HealthClient::new(client.clone());
     assert_eq!(health.check("").await.unwrap(), Health::Serving);
     assert_eq!(health.check("down").await.unwrap(), Health::NotServing);
@@ -17,7 +22,8 @@ pub(crate) async fn health(client: &Client<Channel>) {
     assert_eq!(health.watch("missing").await.unwrap().next().await.unwrap(), Some(Health::ServiceUnknown));
 }
 
-pub(crate) async fn reflection_and_dynamic_calls(client: &Client<Channel>) {
+pub(crate) async fn reflection_and_calls_by_name<T: Transport>(service: Service<T>) {
+    let client = service.client();
     let reflection = Reflection::new(client.clone());
     let services = reflection.services().await.unwrap();
     assert!(services.iter().any(|name| name == "grpc.testing.TestService"), "{services:?}");
@@ -29,7 +35,21 @@ pub(crate) async fn reflection_and_dynamic_calls(client: &Client<Channel>) {
     dynamic(client, &kept).await;
 }
 
-async fn dynamic(client: &Client<Channel>, schema: &Schema) {
+/// Requests that come otherwise than they say, which a server must be able to see.
+pub(crate) async fn compression_probes<T: Transport>(service: Service<T>) {
+    for value in [true, false] {
+        let expect_compressed = Some(BoolValue { value: !value });
+        let request = SimpleRequest { expect_compressed, ..SimpleRequest::default() };
+        let call = service.unary_call(&request);
+        let call = if value { call.compress(Encoding::Gzip) } else { call };
+        assert_eq!(Status::of(&call.await.unwrap_err()).code(), Code::InvalidArgument);
+    }
+    let probe = StreamingInputCallRequest { expect_compressed: Some(BoolValue { value: true }), payload: None };
+    let error = service.streaming_input_call(stream::iter([probe])).await.unwrap_err();
+    assert_eq!(Status::of(&error).code(), Code::InvalidArgument);
+}
+
+async fn dynamic<T: Transport>(client: &Client<T>, schema: &Schema) {
     let shapes = schema.methods("grpc.testing.TestService").unwrap();
     assert!(shapes.contains(&("FullDuplexCall".to_owned(), Shape::Duplex)));
     let method = |name: &str| schema.method(&format!("grpc.testing.TestService/{name}")).unwrap();

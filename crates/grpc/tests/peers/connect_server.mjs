@@ -54,6 +54,11 @@ const implementation = {
     echoStatus(request);
     return { payload: payload(request.responseSize) };
   },
+  cacheableUnaryCall(request, context) {
+    context.responseTrailer.set("x-method", context.requestMethod);
+    echoStatus(request);
+    return { payload: payload(request.responseSize) };
+  },
   streamingOutputCall: outputs,
   async streamingInputCall(requests) {
     let sum = 0;

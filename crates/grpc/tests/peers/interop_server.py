@@ -1,6 +1,7 @@
 """The interop TestService on grpcio, with health and reflection. Arguments: port, folder of interop.proto, and for TLS the
-certificate and its key. It prints a line when it serves."""
+certificate and its key. HOST is where it listens, MAX_AGE_MS how old a connection may become. It prints a line when it serves."""
 
+import os
 import sys
 import tempfile
 import threading
@@ -61,6 +62,10 @@ class Service(pb_grpc.TestServiceServicer):
                     status_pb2.Status(code=8, message="sold out", details=[detail, retry, bad])))
             if key == "x-deadline":
                 context.set_trailing_metadata((("x-time-left", str(context.time_remaining())),))
+            if key == "x-peer":
+                context.set_trailing_metadata((("x-peer", context.peer()), ("x-host", host)))
+            if key == "x-health":
+                checks.set("grpc.testing.TestService", health_pb2.HealthCheckResponse.ServingStatus.Value(value))
         echo_status(request, context)
         if request.HasField("response_compressed"):
             context.set_compression(grpc.Compression.Gzip)
@@ -93,8 +98,11 @@ class Service(pb_grpc.TestServiceServicer):
             yield from self.outputs(request, context)
 
 
-server = grpc.server(futures.ThreadPoolExecutor(max_workers=16),
-                     options=[("grpc.max_receive_message_length", 16 << 20)])
+host = os.environ.get("HOST", "127.0.0.1")
+options = [("grpc.max_receive_message_length", 16 << 20)]
+if "MAX_AGE_MS" in os.environ:
+    options.append(("grpc.max_connection_age_ms", int(os.environ["MAX_AGE_MS"])))
+server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=options)
 pb_grpc.add_TestServiceServicer_to_server(Service(), server)
 checks = health.HealthServicer()
 health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -104,9 +112,9 @@ reflection.enable_server_reflection(["grpc.testing.TestService", "grpc.health.v1
 if len(sys.argv) > 3:
     with open(sys.argv[3], "rb") as cert, open(sys.argv[4], "rb") as key:
         credentials = grpc.ssl_server_credentials([(key.read(), cert.read())])
-    server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    server.add_secure_port(f"{host}:{port}", credentials)
 else:
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(f"{host}:{port}")
 server.start()
 print("grpcio", grpc.__version__, flush=True)
 server.wait_for_termination()

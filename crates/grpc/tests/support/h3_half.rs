@@ -1,5 +1,6 @@
 //! The h3 crate's server half, on QUIC endpoints of the loopback.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -12,7 +13,10 @@ use tokio::sync::mpsc;
 
 use super::{Call, Handler, Out};
 
-fn endpoint(certs: &Certs) -> quinn::Endpoint {
+/// A free port of the loopback.
+pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn endpoint(certs: &Certs, address: SocketAddr) -> quinn::Endpoint {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certs.server.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(certs.server_key.as_bytes()).unwrap();
     let mut config =
@@ -25,7 +29,7 @@ fn endpoint(certs: &Certs) -> quinn::Endpoint {
     config.alpn_protocols = vec![b"h3".to_vec()];
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
     let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+    quinn::Endpoint::server(config, address).unwrap()
 }
 
 async fn serve(incoming: quinn::Incoming, handler: Handler) {
@@ -74,18 +78,28 @@ async fn answer(mut stream: Sender, mut outgoing: mpsc::Receiver<Out>) {
     }
 }
 
-/// A client over a connection that this handler serves.
-pub(crate) async fn client(handler: Handler) -> Client<portolan_http3::SendRequest> {
-    let certs = Certs::new();
-    let endpoint = endpoint(&certs);
-    let to = Endpoint::from(endpoint.local_addr().unwrap());
+/// A server of this handler's.
+pub(crate) fn listen(certs: &Certs, address: SocketAddr, handler: Handler) -> quinn::Endpoint {
+    let endpoint = endpoint(certs, address);
+    let accepting = endpoint.clone();
     tokio::spawn(async move {
-        while let Some(incoming) = endpoint.accept().await {
+        while let Some(incoming) = accepting.accept().await {
             tokio::spawn(serve(incoming, Arc::clone(&handler)));
         }
     });
+    endpoint
+}
+
+pub(crate) fn connector(certs: &Certs) -> Connector {
     let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
-    let connector = Connector::builder().tls(tls).build().unwrap();
+    Connector::builder().tls(tls).build().unwrap()
+}
+
+/// A client over a connection that this handler serves.
+pub(crate) async fn client(handler: Handler) -> Client<portolan_http3::SendRequest> {
+    let certs = Certs::new();
+    let to = Endpoint::from(listen(&certs, ANYWHERE, handler).local_addr().unwrap());
+    let connector = connector(&certs);
     let (transport, connection) =
         portolan_http3::connect(&connector, &to, portolan_http3::Options::new()).await.unwrap();
     tokio::spawn(connection);

@@ -8,6 +8,8 @@
 //! - **Security**: [`Digest::strongest`] never takes MD5 where something better is offered. The password itself never leaves; what
 //!   was derived from it is wiped. Nonces of ours come from the operating system, and no nonce count is used twice.
 //!
+//! The work is done in core, where proxies are answered too.
+//!
 //! ```
 //! use portolan_core::Credentials;
 //! use portolan_http::digest::{Digest, challenges};
@@ -21,12 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod algorithm;
-mod challenge;
 mod session;
-#[cfg(test)]
-mod tests;
 
-pub use algorithm::Algorithm;
-pub use challenge::{Challenge, challenges};
-pub use session::{Authorization, Digest};
+pub use portolan_core::kit::auth::{Algorithm, Challenge};
+pub use session::{Authorization, Digest, challenges};

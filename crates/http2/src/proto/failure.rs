@@ -17,16 +17,23 @@ pub(crate) struct Failure {
     pub(crate) message: Arc<str>,
     /// What is known beyond the stream's own history: REFUSED_STREAM, or above the last id of a GOAWAY.
     pub(crate) delivery: Option<Delivery>,
+    /// The peer is going away in good order, and has served others on this connection.
+    pub(crate) drained: bool,
     pub(crate) io: Option<std::io::ErrorKind>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, code: None, message: message.into(), delivery: None, io: None }
+        Self { kind, code: None, message: message.into(), delivery: None, drained: false, io: None }
     }
 
     pub(crate) fn with_code(mut self, code: Code) -> Self {
         self.code = Some(code);
+        self
+    }
+
+    pub(crate) fn with_drained(mut self, drained: bool) -> Self {
+        self.drained = drained;
         self
     }
 
@@ -41,6 +48,7 @@ impl Failure {
         let delivery = if history == Delivery::Answered { history } else { self.delivery.unwrap_or(history) };
         let mut error =
             Error::new(self.kind, &*self.message).with_delivery(delivery).with_phase(phase).with_protocol(PROTOCOL);
+        error = error.with_drained(self.drained);
         if let Some(code) = self.code {
             error = error.with_code(i64::from(code.value()));
         }

@@ -207,7 +207,9 @@ impl Engine {
     pub(crate) fn refusal(&self) -> Failure {
         let failure = match (&self.failure, &self.goaway) {
             (Some(failure), _) => failure.clone(),
-            (None, Some(goaway)) => Failure::new(Kind::Closed, "the peer is going away").with_code(goaway.code),
+            (None, Some(goaway)) => Failure::new(Kind::Closed, "the peer is going away")
+                .with_code(goaway.code)
+                .with_drained(goaway.has_served()),
             (None, None) => Failure::new(Kind::Closed, "the connection is closing"),
         };
         failure.with_delivery(Delivery::NotSent)

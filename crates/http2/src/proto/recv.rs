@@ -40,6 +40,9 @@ impl Engine {
 
     fn next_frame(&mut self, input: &mut BytesMut, now: Instant) -> Result<bool, Violation> {
         let Some(head) = Head::parse(input) else { return Ok(false) };
+        if !self.settings_seen && input.starts_with(b"HTTP/1.") {
+            return Err(Violation::protocol("the peer answers in HTTP/1"));
+        }
         // On the nine bytes alone, before room for the rest is made (RFC 9113 4.2).
         if head.len > self.config.max_frame_size as usize {
             return Err(Violation::new(Code::FRAME_SIZE_ERROR, "a frame longer than SETTINGS_MAX_FRAME_SIZE"));
@@ -303,7 +306,8 @@ impl Engine {
         let goaway = GoAway { last_id, code, debug };
         // Marked before anyone is woken.
         self.goaway = Some(goaway.clone());
-        let refused = Failure::new(Kind::Closed, "the peer went away without processing it");
+        let drained = self.goaway.as_ref().is_some_and(GoAway::has_served);
+        let refused = Failure::new(Kind::Closed, "the peer went away without processing it").with_drained(drained);
         for key in self.streams.keys() {
             if key.id > last_id {
                 self.fail_stream(key, refused.clone().with_code(code).with_delivery(Delivery::Refused));
@@ -353,7 +357,8 @@ impl Engine {
     pub(crate) fn on_eof(&mut self) {
         let failure = match &self.goaway {
             Some(goaway) => Failure::new(Kind::Closed, format!("the peer closed after GOAWAY: {}", goaway.code))
-                .with_code(goaway.code),
+                .with_code(goaway.code)
+                .with_drained(goaway.has_served()),
             None => Failure::new(Kind::Closed, "the peer closed the connection"),
         };
         self.fail(failure);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portolan_core::{Connector, Endpoint, Error, Hop, Kind, Phase, Roots, Timeouts, Tls};
+use portolan_core::{Connector, Credentials, Endpoint, Error, Hop, Kind, Phase, ProxyAuth, Roots, Timeouts, Tls};
 use portolan_http2::hop::{Proxy as Made, connect};
 use portolan_testbed::Certs;
 use proxy::{How, Proxy};
@@ -193,6 +193,30 @@ async fn credentials_go_with_each_request_and_are_never_shown() {
     assert_eq!(asked[1], (to.authority(), Some("Bearer t0ken".to_owned())));
     let split = Made::cleartext(proxy.addr.into()).header("x", "a\r\nb").unwrap_err();
     assert_eq!(split.kind(), Kind::Usage);
+}
+
+#[tokio::test]
+async fn digest_is_learnt_once_and_answered_on_the_same_connection() {
+    let (to, _) = echo().await;
+    let challenge = "Basic realm=\"r\", Digest realm=\"r\", nonce=\"n\", qop=\"auth\", algorithm=SHA-256";
+    let proxy = Proxy::new(How::Digest(challenge)).await;
+    let ann = || Credentials::new("ann", "sesame");
+    let net = net(Made::cleartext(proxy.addr.into()).auth(ProxyAuth::strongest(ann())).hop());
+    for _ in 0..3 {
+        through(&net, &to, "digest").await.unwrap();
+    }
+    let proofs: Vec<_> =
+        proxy.asked.lock().unwrap().iter().map(|(_, proof)| proof.clone().unwrap_or_default()).collect();
+    assert_eq!((proofs.len(), proofs[0].as_str(), proxy.connections()), (4, "", 1), "{proofs:?}");
+    for (proof, count) in proofs[1..].iter().zip(1..) {
+        assert!(
+            proof.contains(&format!("uri=\"{}\"", to.authority())) && proof.contains(&format!("nc=0000000{count}"))
+        );
+    }
+    // What belongs to a connection is not for one that many share.
+    let token = ProxyAuth::negotiate(|_| async { Ok(b"ticket".to_vec()) });
+    let error = self::net(Made::cleartext(proxy.addr.into()).auth(token).hop()).connect(&to).await.unwrap_err();
+    assert_eq!((error.kind(), error.hop()), (Kind::Unsupported, Some(0)), "{error:?}");
 }
 
 #[tokio::test]

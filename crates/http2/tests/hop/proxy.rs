@@ -17,6 +17,8 @@ pub(crate) enum How {
     Tunnel,
     /// This status, these headers, this body, and the body's end if told so.
     Refuse(u16, &'static [(&'static str, &'static str)], &'static str, bool),
+    /// As a proxy should, to those who answer this challenge of Digest, whatever their answer is.
+    Digest(&'static str),
     /// RST_STREAM.
     Reset(h2::Reason),
     /// Nothing, ever.
@@ -97,8 +99,20 @@ async fn serve<T: AsyncRead + AsyncWrite + Unpin>(io: T, builder: h2::server::Bu
     }
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>, shared: Shared) {
+async fn answer(request: Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>, shared: Shared) {
+    Box::pin(answered(request, respond, shared)).await;
+}
+
+async fn answered(request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>, shared: Shared) {
     match shared.how {
+        How::Digest(challenge) => {
+            let proof = request.headers().get(header::PROXY_AUTHORIZATION).and_then(|value| value.to_str().ok());
+            if proof.is_some_and(|proof| proof.starts_with("Digest ")) {
+                return answer(request, respond, Shared { how: How::Tunnel, ..shared }).await;
+            }
+            let response = Response::builder().status(407).header("proxy-authenticate", challenge).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+        }
         How::Refuse(code, headers, body, ends) => {
             let mut response = Response::builder().status(code);
             for (name, value) in headers {

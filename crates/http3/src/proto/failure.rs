@@ -19,16 +19,23 @@ pub(crate) struct Failure {
     pub(crate) message: Arc<str>,
     /// What is known beyond the stream's own history: H3_REQUEST_REJECTED, or at or above the id of a GOAWAY.
     pub(crate) delivery: Option<Delivery>,
+    /// The peer is going away in good order, and has served others on this connection.
+    pub(crate) drained: bool,
     pub(crate) source: Option<ConnectionError>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, code: None, message: message.into(), delivery: None, source: None }
+        Self { kind, code: None, message: message.into(), delivery: None, drained: false, source: None }
     }
 
     pub(crate) fn with_code(mut self, code: Code) -> Self {
         self.code = Some(code);
+        self
+    }
+
+    pub(crate) fn with_drained(mut self, drained: bool) -> Self {
+        self.drained = drained;
         self
     }
 
@@ -82,6 +89,7 @@ impl Failure {
         let delivery = if history == Delivery::Answered { history } else { self.delivery.unwrap_or(history) };
         let mut error =
             Error::new(self.kind, &*self.message).with_delivery(delivery).with_phase(phase).with_protocol(PROTOCOL);
+        error = error.with_drained(self.drained);
         if let Some(code) = self.code.and_then(|code| i64::try_from(code.value()).ok()) {
             error = error.with_code(code);
         }

@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) datagrams: bool,
     pub(crate) datagram_queue: usize,
     pub(crate) expect: std::time::Duration,
+    pub(crate) answer_timeout: Option<std::time::Duration>,
 }
 
 /// A rule that the peer broke.

@@ -1,6 +1,7 @@
 //! The client: one conversation, driven by its caller.
 
 use bytes::BytesMut;
+use portolan_core::observe::{Facts, Probe, Semantics};
 use portolan_core::{ConnectionInfo, Connector, Delivery, Error, Kind, Phase, Result, Stream, clock};
 use portolan_wire::{Exchange, dot};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -23,6 +24,7 @@ pub struct Client {
     pub(super) options: Options,
     extensions: Extensions,
     greeting: Reply,
+    probe: Probe,
 }
 
 /// What became of a message.
@@ -57,6 +59,7 @@ impl Client {
     pub async fn from_stream(stream: Stream, options: Options) -> Result<Self> {
         let limit = options.bounds().handshake_limit();
         let started = clock::now();
+        let probe = Probe::on(PROTOCOL, Semantics::Plain, &stream);
         let work = async {
             let client = Self::greeted(stream, options).await?;
             let mut client = client.secured().await?;
@@ -66,10 +69,13 @@ impl Client {
             }
             Ok(client)
         };
-        let client = clock::within(limit, Phase::Handshake, work).await;
+        // Boxed: it is large, and runs once.
+        let work = Box::pin(clock::within(limit, Phase::Handshake, work));
+        let client = probe.phase(Phase::Handshake, work).await;
         let mut client =
             client.map_err(|error| named(error).with_phase(Phase::Handshake).with_delivery(Delivery::NotSent))?;
         client.note(clock::now() - started);
+        client.probe = probe;
         Ok(client)
     }
 
@@ -85,7 +91,7 @@ impl Client {
             // 554: no service here (RFC 5321 3.1); 421: not now.
             return Err(greeting.into_error());
         }
-        let mut client = Self { talk, options, extensions: Extensions::default(), greeting };
+        let mut client = Self { talk, options, extensions: Extensions::default(), greeting, probe: Probe::default() };
         client.hello().await?;
         Ok(client)
     }
@@ -172,6 +178,12 @@ impl Client {
     /// The message is accepted if the server accepts it for one recipient at least; [`Report::refused`] names the others.
     /// An error of `body` leaves the message unfinished: the connection is then unusable, and the server forgets the message.
     pub async fn send_stream(&mut self, envelope: Envelope, body: impl AsyncRead + Unpin) -> Result<Report> {
+        let probe = self.probe.clone();
+        let facts = |report: &Report| Facts::default().status(report.reply.code);
+        probe.operation("send").run_with(self.transfer(envelope, body), facts).await
+    }
+
+    async fn transfer(&mut self, envelope: Envelope, body: impl AsyncRead + Unpin) -> Result<Report> {
         let parameters = self.check(&envelope)?;
         let (accepted, refused) = match self.recipients(&envelope, &parameters).await {
             Ok(outcome) => outcome,
@@ -327,17 +339,22 @@ impl Client {
 
     /// Asks for a sign of life.
     pub async fn noop(&mut self) -> Result<()> {
-        self.positive("NOOP").await.map(|_| ())
+        let probe = self.probe.clone();
+        probe.operation("NOOP").run(self.positive("NOOP")).await.map(|_| ())
     }
 
     /// Asks whether a mailbox exists. Many servers answer 252: they will not say.
     pub async fn verify(&mut self, address: &str) -> Result<Reply> {
-        self.positive(&format!("VRFY {address}")).await
+        let probe = self.probe.clone();
+        probe.operation("VRFY").run_with(self.positive(&format!("VRFY {address}")), reply_code).await
     }
 
     /// Any other command of one line; any reply is a success here.
     pub async fn command(&mut self, line: &str) -> Result<Reply> {
-        self.talk.call(line).await.map_err(named)
+        let probe = self.probe.clone();
+        let verb = line.split(' ').next().unwrap_or_default();
+        let work = async { self.talk.call(line).await.map_err(named) };
+        probe.operation(verb).run_with(work, reply_code).await
     }
 
     pub(super) async fn positive(&mut self, line: &str) -> Result<Reply> {
@@ -370,4 +387,8 @@ struct Parameters {
 
 fn named(error: Error) -> Error {
     if error.protocol_name().is_some() { error } else { error.with_protocol(PROTOCOL) }
+}
+
+fn reply_code(reply: &Reply) -> Facts {
+    Facts::default().status(reply.code)
 }

@@ -91,6 +91,16 @@ impl Request {
         Ok(Self { key: Key::new()?, ..self.clone() })
     }
 
+    /// The same at another URL, with a new key. What authenticates there is the URL's own, and else what was said before.
+    pub fn with_url(&self, url: &str) -> Result<Self> {
+        let fresh = Self::new(url)?;
+        let mut headers = self.headers.clone();
+        for (name, value) in &fresh.headers {
+            headers.insert(name, value.clone());
+        }
+        Ok(Self { subprotocols: self.subprotocols.clone(), headers, ..fresh })
+    }
+
     /// A header more: a cookie, an authorization. Those that the handshake itself writes are refused.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let name = HeaderName::try_from(name).map_err(|_| usage("a header name that is none"))?;

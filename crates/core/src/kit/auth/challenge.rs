@@ -1,8 +1,6 @@
 //! Challenges (RFC 9110 11.6.1): several in a field, several fields, and commas that mean two things.
 
-use http::HeaderValue;
-
-use crate::field::Cursor;
+use super::field::Cursor;
 
 /// More than any honest server offers; the rest are not looked at.
 const MAX_CHALLENGES: usize = 16;
@@ -44,14 +42,12 @@ impl Challenge {
     }
 }
 
-/// The challenges in all fields, in their order. What follows a mistake in a field is left out; fields that are no UTF-8
-/// are left out whole.
-pub fn challenges<'a>(fields: impl IntoIterator<Item = &'a HeaderValue>) -> Vec<Challenge> {
+/// The challenges in all fields (values of `WWW-Authenticate` or `Proxy-Authenticate`), in their order. What follows a mistake in
+/// a field is left out.
+pub fn challenges<'a>(fields: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
     let mut found = Vec::new();
     for field in fields {
-        if let Ok(text) = std::str::from_utf8(field.as_bytes()) {
-            parse(text, &mut found);
-        }
+        parse(field, &mut found);
     }
     found
 }

@@ -48,7 +48,7 @@ impl Algorithm {
     }
 
     /// The hash of the parts with colons between them, in lower-case hex.
-    pub(super) fn hash(self, parts: &[&[u8]]) -> Zeroizing<String> {
+    pub(crate) fn hash(self, parts: &[&[u8]]) -> Zeroizing<String> {
         match self {
             Self::Md5 | Self::Md5Sess => hex(joined::<Md5>(parts)),
             Self::Sha256 | Self::Sha256Sess => hex(joined::<Sha256>(parts)),

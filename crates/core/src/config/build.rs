@@ -1,0 +1,226 @@
+//! From configuration to a builder.
+
+use std::time::Duration;
+
+use super::text::Ports;
+use super::{
+    BindConfig, Config, HappyConfig, PolicyConfig, Preset, ResolverConfig, ResolverKind, RouteConfig, TcpConfig,
+    TimeoutsConfig, WayConfig, is_default,
+};
+use crate::connector::{Connector, ConnectorBuilder};
+use crate::error::{Error, Result};
+use crate::happy::HappyOptions;
+use crate::hop::{Hop, HopSchemes, Route};
+use crate::policy::Policy;
+use crate::resolve::{CacheOptions, Resolver};
+use crate::sockopt::{Bind, SourcePort, TcpOptions};
+use crate::timeouts::{Limit, Timeouts};
+
+pub(super) fn builder(config: &Config, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
+    let mut net = Connector::builder()
+        .policy(policy(&config.policy)?)
+        .hop_policy(policy(&config.hop_policy)?)
+        .trust_hop_resolution(config.trust_hop_resolution)
+        .timeouts(timeouts(&config.timeouts))
+        .tcp(tcp(&config.tcp)?)
+        .happy_eyeballs(happy(&config.happy_eyeballs))
+        .resolver(resolver(&config.resolver)?);
+    for (name, addrs) in &config.hosts {
+        net = net.resolve(name, addrs.iter().copied());
+    }
+    if !is_default(&config.bind) {
+        net = net.bind(bind(&config.bind));
+    }
+    if !is_default(&config.tls) {
+        net = net.tls(config.tls.to_tls()?);
+    }
+    if !is_default(&config.hop_tls) {
+        net = net.hop_tls(config.hop_tls.to_tls()?);
+    }
+    if let Some(header) = &config.proxy_header {
+        net = net.proxy_header(header.to_header()?);
+    }
+    ways(config, schemes, net)
+}
+
+fn ways(config: &Config, schemes: &HopSchemes, mut net: ConnectorBuilder) -> Result<ConnectorBuilder> {
+    if let Some(direct) = &config.no_proxy {
+        net = net.route(Route::to(direct)?.direct());
+    }
+    for route in &config.routes {
+        net = net.route(self::route(route, schemes)?);
+    }
+    if config.proxy_from_env {
+        if config.via.is_some() {
+            return Err(Error::usage("via and proxy_from_env: one of them says the way"));
+        }
+        net = net.proxy_from_env_with(schemes)?;
+    }
+    if config.via.is_none() && !config.or_via.is_empty() {
+        return Err(Error::usage("or_via without via"));
+    }
+    for chain in chains(config.via.iter().chain(&config.or_via), schemes)? {
+        net = net.or_via(chain);
+    }
+    Ok(net)
+}
+
+fn chains<'a>(ways: impl Iterator<Item = &'a WayConfig>, schemes: &HopSchemes) -> Result<Vec<Vec<Hop>>> {
+    let chains = ways.map(|way| way.to_chains(schemes)).collect::<Result<Vec<_>>>()?;
+    Ok(chains.into_iter().flatten().collect())
+}
+
+fn route(config: &RouteConfig, schemes: &HopSchemes) -> Result<Route> {
+    let mut route = match &config.to {
+        Some(patterns) => Route::to(patterns)?,
+        None => Route::all(),
+    };
+    for scheme in &config.schemes {
+        route = route.scheme(scheme);
+    }
+    for chain in chains(std::iter::once(&config.via).chain(&config.or_via), schemes)? {
+        route = route.via(chain);
+    }
+    Ok(route)
+}
+
+fn policy(config: &PolicyConfig) -> Result<Policy> {
+    let mut policy = match config.preset {
+        Preset::Any => Policy::any(),
+        Preset::PublicOnly => Policy::public_only(),
+    };
+    for net in &config.allow {
+        policy = policy.allow(net)?;
+    }
+    for net in &config.deny {
+        policy = policy.deny(net)?;
+    }
+    for name in &config.allow_hosts {
+        policy = policy.allow_host(name);
+    }
+    for name in &config.deny_hosts {
+        policy = policy.deny_host(name);
+    }
+    for ports in &config.ports {
+        policy = policy.allow_ports(match ports {
+            Ports::One(port) => *port..=*port,
+            Ports::Range(range) => range.clone(),
+            Ports::Privileged => crate::PRIVILEGED,
+        });
+    }
+    Ok(match config.unix {
+        Some(on) => policy.allow_unix(on),
+        None => policy,
+    })
+}
+
+fn resolver(config: &ResolverConfig) -> Result<Resolver> {
+    let resolver = match config.kind {
+        ResolverKind::System => Resolver::system(),
+        #[cfg(feature = "dns-hickory")]
+        ResolverKind::Hickory => Resolver::new(crate::resolve::Hickory::from_system()?),
+        #[cfg(not(feature = "dns-hickory"))]
+        ResolverKind::Hickory => {
+            return Err(Error::new(crate::Kind::Unsupported, "built without the feature `dns-hickory`"));
+        }
+    };
+    let plain = ResolverConfig { kind: config.kind, cache: config.cache, ..ResolverConfig::default() };
+    if config.cache == Some(false) {
+        let message = "a resolver without cache has no times to keep answers";
+        return if *config == plain { Ok(resolver.uncached()) } else { Err(Error::usage(message)) };
+    }
+    let mut cache = CacheOptions::default();
+    if let Some(ttl) = config.unknown_ttl {
+        cache = cache.unknown_ttl(ttl);
+    }
+    match (config.min_ttl, config.max_ttl) {
+        (Some(min), Some(max)) if min <= max => cache = cache.ttl_bounds(min, max),
+        (None, None) => {}
+        _ => return Err(Error::usage("min_ttl and max_ttl go together, the lesser first")),
+    }
+    if let Some(ttl) = config.negative_ttl {
+        cache = cache.negative_ttl(ttl);
+    }
+    if let Some(entries) = config.entries {
+        cache = cache.entries(entries);
+    }
+    Ok(resolver.cached(cache))
+}
+
+fn timeouts(config: &TimeoutsConfig) -> Timeouts {
+    Timeouts::default()
+        .resolve(config.resolve)
+        .connect(config.connect)
+        .attempt(config.attempt)
+        .hop(config.hop)
+        .tls(config.tls)
+        .handshake(config.handshake)
+        .first_byte(config.first_byte)
+        .idle(config.idle)
+        .total(config.total)
+}
+
+fn bind(config: &BindConfig) -> Bind {
+    let mut bind = Bind::any();
+    if let Some(addr) = config.addr {
+        bind = bind.addr(addr);
+    }
+    if let Some(interface) = &config.interface {
+        bind = bind.interface(interface);
+    }
+    match &config.port {
+        None => bind,
+        Some(Ports::One(port)) => bind.port(SourcePort::Fixed(*port)),
+        Some(Ports::Range(range)) => bind.port(SourcePort::Range(range.clone())),
+        Some(Ports::Privileged) => bind.port(SourcePort::Privileged),
+    }
+}
+
+fn tcp(config: &TcpConfig) -> Result<TcpOptions> {
+    let mut tcp = TcpOptions::default();
+    if let Some(on) = config.nodelay {
+        tcp = tcp.nodelay(on);
+    }
+    tcp = match config.keepalive {
+        Limit::Unset => tcp,
+        Limit::Off => tcp.keepalive(None),
+        Limit::After(idle) => tcp.keepalive(Some(idle)),
+    };
+    match (config.keepalive_interval, config.keepalive_count) {
+        (Some(interval), Some(count)) => tcp = tcp.keepalive_probes(interval, count),
+        (None, None) => {}
+        _ => return Err(Error::usage("keepalive_interval and keepalive_count go together")),
+    }
+    if let Some(limit) = config.user_timeout {
+        tcp = tcp.user_timeout(limit);
+    }
+    if let Some(tos) = config.tos {
+        tcp = tcp.tos(u32::from(tos));
+    }
+    if let Some(bytes) = config.send_buffer {
+        tcp = tcp.send_buffer(bytes);
+    }
+    if let Some(bytes) = config.recv_buffer {
+        tcp = tcp.recv_buffer(bytes);
+    }
+    Ok(tcp)
+}
+
+fn happy(config: &HappyConfig) -> HappyOptions {
+    let mut happy = HappyOptions::default();
+    let set =
+        |value: Option<Duration>, happy: HappyOptions, set: fn(HappyOptions, Duration) -> HappyOptions| match value {
+            Some(value) => set(happy, value),
+            None => happy,
+        };
+    happy = set(config.attempt_delay, happy, HappyOptions::attempt_delay);
+    happy = set(config.resolution_delay, happy, HappyOptions::resolution_delay);
+    happy = set(config.memory, happy, HappyOptions::memory);
+    if let Some(count) = config.first_family_count {
+        happy = happy.first_family_count(count);
+    }
+    if let Some(on) = config.prefer_v4 {
+        happy = happy.prefer_v4(on);
+    }
+    happy
+}
