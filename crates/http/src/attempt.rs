@@ -220,7 +220,16 @@ where
 
 /// A proxy that forwards wants other credentials than it was given: the same failure as when it is asked for a tunnel.
 fn unwelcome(headers: &HeaderMap, asked: bool) -> Error {
-    let offered = headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let offered =
+        headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
+    // Basic was said already, and the rest is said for a tunnel: see `by_ways`.
+    let other = |value: &str| !value.trim_start().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"));
+    if asked && offered.iter().any(|value| other(value)) {
+        return Error::new(ErrorKind::Unsupported, "a proxy that forwards wants more than Basic")
+            .with_code(407)
+            .with_delivery(Delivery::Refused)
+            .with_protocol(crate::PROTOCOL);
+    }
     kit::refusal(407, "", offered, asked, b"").with_delivery(Delivery::Refused).with_protocol(crate::PROTOCOL)
 }
 

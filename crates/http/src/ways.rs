@@ -69,6 +69,7 @@ impl Client {
         timeouts: &Timeouts,
     ) -> Result<Response> {
         match self.ways(parts, more)? {
+            Ways::One(key) if key.forwards.is_some() => Box::pin(self.by_forwarding(&key, parts, body, timeouts)).await,
             Ways::One(key) if !self.has_records(&key) => self.once(parts, body, &key, None, timeouts).await,
             ways => {
                 if let Some(key) = ways.of_records().filter(|key| self.has_records(key))
@@ -79,6 +80,21 @@ impl Client {
                 Box::pin(self.by_several(ways, parts, body, timeouts)).await
             }
         }
+    }
+
+    /// Left to a proxy; by a tunnel through it, where it wants a login that only those have.
+    async fn by_forwarding(&self, key: &Key, parts: &Parts, body: &mut Body, timeouts: &Timeouts) -> Result<Response> {
+        if !self.broken().is(key) {
+            match self.once(parts, body, key, None, timeouts).await {
+                Err(error) if wants_a_login(&error) && body.is_replayable() => {
+                    tracing::debug!(%error, "asking for tunnels");
+                    self.broken().add(key);
+                }
+                result => return result,
+            }
+        }
+        let tunnel = Key::new(&parts.uri, key.kind, key.connector.clone())?;
+        self.once(parts, body, &tunnel, None, timeouts).await
     }
 
     pub(crate) async fn by_several(
@@ -249,6 +265,11 @@ impl Client {
             _ => self.broken().add(h3),
         }
     }
+}
+
+/// A login that a proxy takes for a tunnel only, here.
+fn wants_a_login(error: &portolan_core::Error) -> bool {
+    error.kind() == portolan_core::Kind::Unsupported && error.code() == Some(407)
 }
 
 async fn acquire(pool: Pool<Manager>, key: Key) -> Result<Lease<Manager>> {

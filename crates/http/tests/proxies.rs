@@ -228,3 +228,26 @@ async fn a_chain_that_fails_leaves_plain_http_to_the_next_proxy() {
     let response = client.get("http://a.test/").send().await.unwrap();
     assert_eq!(response.connection_info().hops[0].authority, proxy.addr.to_string());
 }
+
+#[tokio::test]
+async fn a_forwarding_proxy_that_wants_more_than_basic_is_asked_for_a_tunnel() {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = asked.clone();
+    let proxy = Web::plain(heads(move |request| {
+        let login = request.headers().get("proxy-authorization").map_or("-", |value| value.to_str().unwrap());
+        let scheme = login.split(' ').next().unwrap().to_owned();
+        log.lock().unwrap().push(format!("{} {scheme}", request.method()));
+        let mut refusal = reply(if scheme == "Digest" { 502 } else { 407 }, "");
+        let challenge = "Digest realm=\"x\", nonce=\"1\", qop=\"auth\", algorithm=SHA-256";
+        refusal.headers_mut().insert("proxy-authenticate", challenge.parse().unwrap());
+        refusal
+    }))
+    .await;
+    let client = through(Hop::parse(&format!("http://joe:secret@{}", proxy.addr)).unwrap());
+    let error = client.get("http://a.test/").send().await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (Kind::Hop, Some(502)), "{error}");
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked[0], "GET Basic");
+    assert!(asked[1..].iter().all(|line| line.starts_with("CONNECT")));
+    assert_eq!(asked.last().unwrap(), "CONNECT Digest");
+}
