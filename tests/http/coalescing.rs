@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::Version as Spoken;
 use portolan_core::{Connector, Roots, Tls};
 use portolan_http::{Client, Version};
-use portolan_testbed::{Certs, Leaf, Server, Service, free_port, record};
+use portolan_testbed::{Certs, Leaf, Server, Service, free_port};
 
 const NAMES: [&str; 3] = ["a.test", "b.test", "guarded.test"];
 
@@ -97,7 +97,6 @@ async fn origins_share_the_connections_of_servers_that_people_run() {
         assert_eq!(get(&client, "b.test", port, spoken).await, (first.clone(), true), "{name}");
         assert_eq!(get(&client, "a.test", port, spoken).await, (first, true), "{name}");
         assert_eq!(client.metrics().failed, 0);
-        record("http", "coalescing", name, &format!("two origins by {spoken:?}"), 3);
     }
     // nginx says 421 to who came for another name: the client comes again, for this one.
     let client = client(&certs, Version::Auto);
@@ -105,5 +104,4 @@ async fn origins_share_the_connections_of_servers_that_people_run() {
     let (own, reused) = get(&client, "guarded.test", nginx, Spoken::HTTP_2).await;
     assert!(own != first && !reused);
     assert_eq!(get(&client, "guarded.test", nginx, Spoken::HTTP_2).await, (own, true));
-    record("http", "coalescing", "nginx", "421 and a connection of its own", 3);
 }

@@ -100,85 +100,68 @@ impl Proxies {
         })
     }
 
-    /// The tunnel's gateway is at `gateway`: it is this workspace's own, and the only one there is.
-    fn ways(&self, gateway: std::net::SocketAddr) -> Vec<Way> {
+    /// One hop. The tunnel's gateway is at `gateway`: it is this workspace's own.
+    fn single(&self, gateway: std::net::SocketAddr) -> Vec<Way> {
         use Carries::{Both, Streams};
         let way =
             |name, peer: &Proxy, hop: Hop, carries| Way { name, peer: peer.version.clone(), hops: vec![hop], carries };
-        let http = Hop::http(self.tiny.endpoint());
-        let socks = Hop::socks5h(self.micro.endpoint()).credentials(ann());
-        let old = Hop::socks4(self.dante.endpoint());
+        let jump =
+            |name, hop| Way { name, peer: self.jump.version.clone(), hops: vec![hop], carries: Carries::Streams };
+        let (squid, digest, ntlm) = (self.squid.endpoint(), self.squid_digest.endpoint(), self.squid_ntlm.endpoint());
         let secure = Hop::https(self.squid.endpoint().with_port(self.squid_tls)).credentials(ann());
-        let quic = h3(&self.masque).hop();
-        let (jump, second) = (self.jump.by_key().hop(), self.second_jump.by_key().hop());
+        let masque_digest = h3(&self.masque_digest).auth(ProxyAuth::digest(ann())).hop();
         let by_password = if peers::is_root() { self.jump.bare().password("sesame") } else { self.jump.by_key() };
-        let through = |name, peers: &[&str], hops| Way { name, peer: peers.join(", "), hops, carries: Streams };
-        let openssh = self.jump.version.as_str();
-        let of = |proxies: &[&Proxy]| proxies.iter().map(|one| one.version.clone()).collect::<Vec<_>>().join(", ");
         vec![
             Way { name: "none", peer: String::new(), hops: Vec::new(), carries: Both },
-            way("CONNECT h1", &self.tiny, http.clone(), Streams),
-            way("CONNECT h1, login", &self.squid, Hop::http(self.squid.endpoint()).credentials(ann()), Streams),
-            way(
-                "CONNECT h1, digest",
-                &self.squid_digest,
-                Hop::http(self.squid_digest.endpoint()).auth(ProxyAuth::digest(ann())),
-                Streams,
-            ),
-            way(
-                "CONNECT h1, NTLM",
-                &self.squid_ntlm,
-                Hop::http(self.squid_ntlm.endpoint()).auth(ProxyAuth::ntlm(ann())),
-                Streams,
-            ),
+            way("CONNECT h1", &self.tiny, Hop::http(self.tiny.endpoint()), Streams),
+            way("CONNECT h1, login", &self.squid, Hop::http(squid).credentials(ann()), Streams),
+            way("CONNECT h1, digest", &self.squid_digest, Hop::http(digest).auth(ProxyAuth::digest(ann())), Streams),
+            way("CONNECT h1, NTLM", &self.squid_ntlm, Hop::http(ntlm).auth(ProxyAuth::ntlm(ann())), Streams),
             way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
             way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
             way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
-            way("SOCKS4", &self.dante, old.clone(), Streams),
+            way("SOCKS4", &self.dante, Hop::socks4(self.dante.endpoint()), Streams),
             way("SOCKS4a", &self.ssh.1, Hop::socks4a(self.ssh.1.endpoint()), Streams),
             way("SOCKS5 with UDP ASSOCIATE", &self.dante, Hop::socks5(self.dante.endpoint()), Both),
-            way("SOCKS5h, login", &self.micro, socks.clone(), Streams),
-            way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, quic.clone(), Both),
+            way("SOCKS5h, login", &self.micro, Hop::socks5h(self.micro.endpoint()).credentials(ann()), Streams),
+            way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, h3(&self.masque).hop(), Both),
             way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
-            way(
-                "MASQUE, digest",
-                &self.masque_digest,
-                h3(&self.masque_digest).auth(ProxyAuth::digest(ann())).hop(),
-                Both,
-            ),
+            way("MASQUE, digest", &self.masque_digest, masque_digest, Both),
             Way {
                 name: "WebSocket tunnel",
                 peer: "portolan-tunnel (our own gateway)".to_owned(),
                 hops: vec![portolan_tunnel::hop(&format!("ws+tunnel://{gateway}/")).unwrap()],
                 carries: Streams,
             },
-            through("SSH jump host, key", &[openssh], vec![jump.clone()]),
-            through("SSH jump host, password", &[openssh], vec![by_password.hop()]),
-            through("chain: SOCKS5h + SSH", &[&self.micro.version, openssh], vec![socks.clone(), jump.clone()]),
-            through("chain: SSH + SSH", &[openssh, openssh], vec![jump.clone(), second.clone()]),
-            through(
+            jump("SSH jump host, key", self.jump.by_key().hop()),
+            jump("SSH jump host, password", by_password.hop()),
+        ]
+    }
+
+    /// Hops of unlike kinds behind each other.
+    fn chains(&self) -> Vec<Way> {
+        use Carries::{Both, Streams};
+        let chain = |name, peers: &[&str], hops, carries| Way { name, peer: peers.join(", "), hops, carries };
+        let (tiny, micro) = (self.tiny.version.as_str(), self.micro.version.as_str());
+        let (dante, front) = (self.dante.version.as_str(), self.front.version.as_str());
+        let (masque, openssh) = (self.masque.version.as_str(), self.jump.version.as_str());
+        let http = Hop::http(self.tiny.endpoint());
+        let socks = Hop::socks5h(self.micro.endpoint()).credentials(ann());
+        let (jump, second) = (self.jump.by_key().hop(), self.second_jump.by_key().hop());
+        let masqued = vec![Hop::socks5(self.dante.endpoint()), h3(&self.masque).hop()];
+        let mixed = vec![socks.clone(), h2(&self.front).hop(), Hop::socks4(self.dante.endpoint())];
+        vec![
+            chain("chain: SOCKS5h + SSH", &[micro, openssh], vec![socks.clone(), jump.clone()], Streams),
+            chain("chain: SSH + SSH", &[openssh, openssh], vec![jump.clone(), second.clone()], Streams),
+            chain(
                 "chain: SSH + CONNECT h1 + SSH",
-                &[openssh, &self.tiny.version, openssh],
+                &[openssh, tiny, openssh],
                 vec![jump, http.clone(), second],
+                Streams,
             ),
-            Way {
-                name: "chain: CONNECT h1 + SOCKS5h",
-                peer: of(&[&self.tiny, &self.micro]),
-                hops: vec![http, socks.clone()],
-                carries: Streams,
-            },
-            Way {
-                name: "chain: SOCKS5 + MASQUE",
-                peer: of(&[&self.dante, &self.masque]),
-                hops: vec![Hop::socks5(self.dante.endpoint()), quic],
-                carries: Both,
-            },
-            Way {
-                name: "chain: SOCKS5h + CONNECT h2 + SOCKS4",
-                peer: of(&[&self.micro, &self.front, &self.dante]),
-                hops: vec![socks, h2(&self.front).hop(), old],
-                carries: Streams,
-            },
+            chain("chain: CONNECT h1 + SOCKS5h", &[tiny, micro], vec![http, socks], Streams),
+            chain("chain: SOCKS5 + MASQUE", &[dante, masque], masqued, Both),
+            chain("chain: SOCKS5h + CONNECT h2 + SOCKS4", &[micro, front, dante], mixed, Streams),
         ]
     }
 }
@@ -262,7 +245,7 @@ async fn every_protocol_through_every_hop() {
     let tls = trusting(&targets.certs);
     let (mut rows, mut notes, mut times) = (String::new(), Vec::new(), String::new());
     let (mut direct, mut failed) = (0, Vec::new());
-    for way in proxies.ways(gateway().await) {
+    for way in proxies.single(gateway().await).into_iter().chain(proxies.chains()) {
         let _ = write!(rows, "| {} | {} |", way.name, if way.peer.is_empty() { "-" } else { &way.peer });
         for protocol in Protocol::ALL {
             let cell = cell(&targets, &way, protocol, &tls).await;
