@@ -14,8 +14,8 @@ pub const ROUNDS: usize = 5;
 pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 pub type Make = fn(String, u64, u64) -> Work;
 
-/// CPU time, user and system: of this thread, since the client's runtime is a current-thread one, or of children that ended.
-fn cpu(who: libc::c_int) -> Duration {
+/// CPU time, in all and in user mode: of this thread, since the client's runtime is a current-thread one, or of children that ended.
+fn cpu(who: libc::c_int) -> (Duration, Duration) {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     #[allow(unsafe_code, reason = "getrusage has no safe wrapper")]
     // SAFETY: `usage` is valid for writes of a whole rusage, which the call fills; zeroes are a valid rusage as well.
@@ -24,12 +24,12 @@ fn cpu(who: libc::c_int) -> Duration {
         usage.assume_init()
     };
     let part = |t: libc::timeval| Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_usec).unwrap_or(0) * 1000);
-    part(usage.ru_utime) + part(usage.ru_stime)
+    (part(usage.ru_utime) + part(usage.ru_stime), part(usage.ru_utime))
 }
 
 /// Interleaved rounds; the first contender is ours. Printed is the median.
 pub fn measure(title: &str, url: &str, tasks: u64, each: u64, contenders: &[(&str, Make)]) {
-    let mut results: Vec<Vec<(f64, f64)>> = vec![Vec::new(); contenders.len()];
+    let mut results: Vec<Vec<(f64, f64, f64)>> = vec![Vec::new(); contenders.len()];
     for _ in 0..ROUNDS {
         for ((_, make), results) in contenders.iter().zip(&mut results) {
             results.push(run(*make, url, tasks, each));
@@ -38,15 +38,19 @@ pub fn measure(title: &str, url: &str, tasks: u64, each: u64, contenders: &[(&st
     println!("{title}");
     let mut base = None;
     for ((name, _), results) in contenders.iter().zip(&mut results) {
-        let (micros, rate) = median(results);
-        let base = *base.get_or_insert(micros);
-        println!("  {name:<12} {micros:>9.2} us CPU/op {rate:>10.0} ops/s   portolan/it = {:.2}", base / micros);
+        let (micros, rate, user) = median(results);
+        let (base, base_user) = *base.get_or_insert((micros, user));
+        println!(
+            "  {name:<12} {micros:>9.2} us CPU/op, {user:>6.2} in user mode {rate:>10.0} ops/s   portolan/it = {:.2}, {:.2} in user mode",
+            base / micros,
+            base_user / user
+        );
     }
 }
 
 /// A transfer of `bytes` by ours, by others, and by curl with `args`.
 pub fn measure_download(title: &str, url: &str, bytes: usize, contenders: &[(&str, Make)], args: &[&str]) {
-    let mut results: Vec<Vec<(f64, f64)>> = vec![Vec::new(); contenders.len() + 1];
+    let mut results: Vec<Vec<(f64, f64, f64)>> = vec![Vec::new(); contenders.len() + 1];
     for _ in 0..ROUNDS {
         for ((_, make), results) in contenders.iter().zip(&mut results) {
             results.push(run(*make, url, 1, 1));
@@ -64,7 +68,7 @@ pub fn measure_download(title: &str, url: &str, bytes: usize, contenders: &[(&st
             println!("  {name:<12} is not here, or cannot do this");
             continue;
         }
-        let (micros, rate) = median(results);
+        let (micros, rate, _) = median(results);
         let (seconds, speed) = (micros / 1e6 / gib, rate * bytes as f64 / 1e6);
         let (base_cpu, base_speed) = *base.get_or_insert((seconds, speed));
         println!(
@@ -75,26 +79,28 @@ pub fn measure_download(title: &str, url: &str, bytes: usize, contenders: &[(&st
     }
 }
 
-fn median(results: &mut [(f64, f64)]) -> (f64, f64) {
-    results.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let micros = results[results.len() / 2].0;
-    results.sort_by(|a, b| a.1.total_cmp(&b.1));
-    (micros, results[results.len() / 2].1)
+fn median(results: &mut [(f64, f64, f64)]) -> (f64, f64, f64) {
+    let mut middle = |of: fn(&(f64, f64, f64)) -> f64| {
+        results.sort_by(|a, b| of(a).total_cmp(&of(b)));
+        of(&results[results.len() / 2])
+    };
+    (middle(|one| one.0), middle(|one| one.1), middle(|one| one.2))
 }
 
-/// Microseconds of CPU for each operation, and operations a second.
-pub fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64) {
+/// Microseconds of CPU for each operation, operations a second, and the microseconds of them in user mode.
+pub fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64, f64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
-    let (before, started) = (cpu(libc::RUSAGE_THREAD), Instant::now());
+    let ((before, before_user), started) = (cpu(libc::RUSAGE_THREAD), Instant::now());
     local.block_on(&runtime, make(url.to_owned(), tasks, each));
-    let (cpu, wall) = (cpu(libc::RUSAGE_THREAD) - before, started.elapsed());
+    let ((after, after_user), wall) = (cpu(libc::RUSAGE_THREAD), started.elapsed());
     let operations = (tasks * each) as f64;
-    (cpu.as_secs_f64() * 1e6 / operations, operations / wall.as_secs_f64())
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / operations;
+    (micros(after - before), operations / wall.as_secs_f64(), micros(after_user - before_user))
 }
 
-fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64)> {
-    let (before, started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
+fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64, f64)> {
+    let ((before, _), started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
     let mut curl = Command::new("curl");
     let status = curl
         .args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"])
@@ -103,8 +109,9 @@ fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64)> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    let (cpu, wall) = (cpu(libc::RUSAGE_CHILDREN) - before, started.elapsed());
-    status.is_ok_and(|status| status.success()).then(|| (cpu.as_secs_f64() * 1e6, 1.0 / wall.as_secs_f64()))
+    let (cpu, wall) = (cpu(libc::RUSAGE_CHILDREN).0 - before, started.elapsed());
+    let micros = cpu.as_secs_f64() * 1e6;
+    status.is_ok_and(|status| status.success()).then(|| (micros, 1.0 / wall.as_secs_f64(), micros))
 }
 
 /// Runs `tasks` callers, each `each` times.

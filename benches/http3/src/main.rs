@@ -98,7 +98,7 @@ fn main() {
         [] => all(),
         ["at", name, "get", url, tasks, each] => {
             let make: Make = if *name == "portolan" { ours::get } else { reqwest_::get };
-            let (micros, rate) = paired::run(make, url, tasks.parse().unwrap(), each.parse().unwrap());
+            let (micros, rate, _) = paired::run(make, url, tasks.parse().unwrap(), each.parse().unwrap());
             println!("{name}: {micros:.2} us CPU/op {rate:.0} ops/s");
         }
         _ => panic!("usage: portolan-bench-http3 [at NAME get URL TASKS EACH]"),
