@@ -92,6 +92,24 @@ fn tinyproxy(port: u16, auth: bool) -> Option<Proxy> {
     run("tinyproxy", "tinyproxy", port, |tiny| tiny.file("tp.conf", conf).args(["-d", "-c", "$D/tp.conf"]), &["-v"])
 }
 
+/// Apache's forward proxy, with a login.
+fn apache(port: u16) -> Option<Proxy> {
+    let modules = "/usr/lib/apache2/modules";
+    let load =
+        ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "proxy", "proxy_connect"];
+    let load: String = load.iter().map(|name| format!("LoadModule {name}_module {modules}/mod_{name}.so\n")).collect();
+    let password = Command::new("openssl").args(["passwd", "-apr1", "-salt", "portolan", "sesame"]).output().unwrap();
+    let users = format!("ann:{}\n", String::from_utf8(password.stdout).unwrap().trim());
+    let conf = format!(
+        "{load}ServerRoot $D\nServerName localhost\nPidFile $D/pid\nErrorLog $D/error.log\nDefaultRuntimeDir $D\n\
+         User www-data\nGroup www-data\nMutex file:$D default\nListen 127.0.0.1:{port}\nProxyRequests On\n\
+         AllowCONNECT 1-65535\n<Proxy *>\nAuthType Basic\nAuthName x\nAuthUserFile $D/users\nRequire valid-user\n</Proxy>\n"
+    );
+    let files = |apache: Service| apache.file("apache.conf", conf).file("users", users);
+    let args = ["-f", "$D/apache.conf", "-D", "FOREGROUND"];
+    run("apache2", "apache2", port, |apache| files(apache).args(args), &["-v"])
+}
+
 fn danted(port: u16) -> Option<Proxy> {
     let conf = format!(
         "logoutput: stderr\ninternal: 127.0.0.1 port = {port}\nexternal: lo\nclientmethod: none\nsocksmethod: none\n\

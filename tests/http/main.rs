@@ -1,4 +1,4 @@
-//! The HTTP client against the servers that people run: nginx, apache2, caddy, h2o, nghttpd, haproxy.
+//! The HTTP client against the servers that people run: nginx, apache2, caddy, h2o, nghttpd, node, haproxy.
 
 #![allow(
     unreachable_pub,
@@ -121,7 +121,7 @@ macro_rules! servers {
         }
     )*};
 }
-servers!(nginx apache caddy h2o nghttpd);
+servers!(nginx apache caddy h2o nghttpd node);
 
 #[tokio::test]
 async fn haproxy() {

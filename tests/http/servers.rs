@@ -139,6 +139,29 @@ pub(crate) fn apache(certs: &Certs) -> Option<Site> {
     })
 }
 
+pub(crate) fn node(certs: &Certs) -> Option<Site> {
+    let (plain, h2c, tls) = (free_port(), free_port(), free_port());
+    let ports = [plain, h2c, tls].map(|port| port.to_string());
+    let server = Service::new("nodejs", "node")
+        .folder(new_folder("node"))
+        .file("site.mjs", include_str!("site.mjs"))
+        .tls(certs)
+        .args(["$D/site.mjs", "$D", &ports[0], &ports[1], &ports[2]])
+        .accepts(([127, 0, 0, 1], plain).into())
+        .accepts(([127, 0, 0, 1], tls).into())
+        .start()?;
+    Some(Site {
+        name: "node",
+        version: format!("node {}", version("node", &["--version"])),
+        plain: Some(plain),
+        h2c: Some(h2c),
+        tls: Some(tls),
+        quic: None,
+        gzip: false,
+        _server: server,
+    })
+}
+
 pub(crate) fn caddy(certs: &Certs) -> Option<Site> {
     let (plain, tls) = (free_port(), free_port());
     let conf = format!(

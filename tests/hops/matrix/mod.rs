@@ -16,7 +16,7 @@ use super::h2::{h2, nghttpx, trusting};
 use super::h3::{h3, masque, masque_of};
 use super::jump::peers::{self, Sshd, openssh};
 use super::ssh::dynamic_forward;
-use super::{Proxy, ann, danted, microsocks, squid, tinyproxy};
+use super::{Proxy, ann, apache, danted, microsocks, squid, tinyproxy};
 
 /// What a way can carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,7 @@ struct Proxies {
     masque_digest: Proxy,
     front: Proxy,
     front_auth: Proxy,
+    apache: Proxy,
     dante: Proxy,
     micro: Proxy,
     ssh: (portolan_testbed::Server, Proxy),
@@ -84,6 +85,7 @@ impl Proxies {
         Some(Self {
             front: nghttpx(Some(certs), tiny.addr.port())?,
             front_auth: nghttpx(Some(certs), squid.addr.port())?,
+            apache: apache(free_port())?,
             dante: danted(free_port())?,
             micro: microsocks(free_port(), true)?,
             ssh: dynamic_forward()?,
@@ -115,6 +117,12 @@ impl Proxies {
             Way { name: "none", peer: String::new(), hops: Vec::new(), carries: Both },
             way("CONNECT h1", &self.tiny, Hop::http(self.tiny.endpoint()), Streams),
             way("CONNECT h1, login", &self.squid, Hop::http(squid).credentials(ann()), Streams),
+            way(
+                "CONNECT h1, login, apache",
+                &self.apache,
+                Hop::http(self.apache.endpoint()).credentials(ann()),
+                Streams,
+            ),
             way("CONNECT h1, digest", &self.squid_digest, Hop::http(digest).auth(ProxyAuth::digest(ann())), Streams),
             way("CONNECT h1, NTLM", &self.squid_ntlm, Hop::http(ntlm).auth(ProxyAuth::ntlm(ann())), Streams),
             way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
