@@ -267,7 +267,9 @@ impl Server {
 
     /// Waits until somebody accepts at `addr`.
     pub fn accepting(self, addr: SocketAddr) -> Self {
-        self.ready(|| std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok())
+        // A port that nobody listens on yet may be the one that the kernel gives to this very socket: it then meets itself.
+        let other = |stream: std::net::TcpStream| stream.local_addr().ok() != stream.peer_addr().ok();
+        self.ready(|| std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok_and(other))
     }
 
     fn wait(self, ready: Ready) -> Self {
