@@ -256,12 +256,12 @@ impl TcpOptions {
 pub(crate) async fn connect_tcp(peer: SocketAddr, bind: &Bind, options: &TcpOptions) -> io::Result<TcpStream> {
     let candidates = bind.candidates(peer);
     if candidates.is_empty() {
-        return open_tcp(peer, bind, options, None)?.connect(peer).await;
+        return open_tcp(peer, bind, options, None)?.connect(peer).await.and_then(|stream| not_itself(stream, peer));
     }
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for local in candidates {
         let attempt = match open_tcp(peer, bind, options, Some(local)) {
-            Ok(socket) => socket.connect(peer).await,
+            Ok(socket) => socket.connect(peer).await.and_then(|stream| not_itself(stream, peer)),
             Err(error) => Err(error),
         };
         match attempt {
@@ -274,6 +274,15 @@ pub(crate) async fn connect_tcp(peer: SocketAddr, bind: &Bind, options: &TcpOpti
         }
     }
     Err(last)
+}
+
+/// A port of this machine that nobody listens on may be the one that the kernel gives to the very socket that asks for it: TCP then
+/// connects it to itself (RFC 9293 3.5, simultaneous open).
+fn not_itself(stream: TcpStream, peer: SocketAddr) -> io::Result<TcpStream> {
+    match stream.local_addr() {
+        Ok(local) if local == peer => Err(io::ErrorKind::ConnectionRefused.into()),
+        _ => Ok(stream),
+    }
 }
 
 fn open_tcp(peer: SocketAddr, bind: &Bind, options: &TcpOptions, local: Option<SocketAddr>) -> io::Result<TcpSocket> {

@@ -2,12 +2,14 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "these are tests, and they are the peer")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portolan_core::{Bind, Connector, Delivery, Endpoint, Hop, Kind, Phase, Policy, Resolver, Route, Timeouts};
+use portolan_core::{
+    Bind, Connector, Delivery, Endpoint, Hop, Kind, Phase, Policy, Resolver, Route, SourcePort, Timeouts,
+};
 use tokio::net::TcpListener;
 
 /// Says an allowed address first and a forbidden one ever after; both are this machine's.
@@ -198,4 +200,13 @@ async fn routes_choose_the_way_and_a_failing_chain_gives_place_to_the_next() {
     let net = Connector::builder().via(broken).or_via([]).build().unwrap();
     let (second, _) = tokio::join!(net.connect(&here), listener.accept());
     second.unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_that_meets_itself_is_a_refusal() {
+    // Nobody listens, and the source port is the target's: the kernel connects the socket to itself.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let net = Connector::builder().bind(Bind::from(SourcePort::Fixed(port))).build().unwrap();
+    let error = net.connect(&Endpoint::from(SocketAddr::from(([127, 0, 0, 1], port)))).await.unwrap_err();
+    assert!(error.is_refused(), "{error}");
 }
