@@ -145,6 +145,6 @@ async fn plain_http_is_forwarded_by_the_proxies_that_people_run() {
         // Two origins by one connection, where the proxy keeps it.
         let other = url.replace("localhost", "127.0.0.1");
         assert_eq!(client.get(&other).send().await.unwrap().text().await.unwrap(), "sixteen bytes ok", "{peer}");
-        record("http-proxy", "hop", peer, "plain HTTP in absolute form", 4);
+        record("http-connect", "hop", peer, "plain HTTP in absolute form", 4);
     }
 }
