@@ -1,31 +1,14 @@
 //! CONNECT and CONNECT-UDP over HTTP/3, through a proxy on aioquic.
 
-use std::process::Command;
-
 use portolan_core::{Connector, Credentials, Endpoint, Kind, ProxyAuth};
 use portolan_http3::hop::{Proxy as Made, connect};
-use portolan_testbed::{Certs, Service, free_port, record, required};
+use portolan_testbed::{Certs, Service, free_port, python, record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::h2::trusting;
 use super::{Proxy, ann, pass, redis, refused_login};
 
 const SCRIPT: &str = include_str!("masque.py");
-
-/// A python that has aioquic: the testbed's, or the system's.
-fn python() -> Option<&'static str> {
-    let has = |python: &&str| {
-        let imported = Command::new(*python).args(["-c", "import aioquic"]).output();
-        imported.is_ok_and(|output| output.status.success())
-    };
-    let found = ["/opt/portolan-testbed/aioquic/bin/python", "/usr/bin/python3"].into_iter().find(has);
-    if found.is_none() {
-        let message = "aioquic is missing: install pip:aioquic (cargo xtask testbed install)";
-        assert!(!required(), "{message}");
-        println!("SKIPPED: {message}");
-    }
-    found
-}
 
 pub(super) fn masque(certs: &Certs, auth: bool) -> Option<Proxy> {
     masque_of(certs, if auth { "Basic YW5uOnNlc2FtZQ==" } else { "" }, 1400)
@@ -40,7 +23,7 @@ pub(super) fn masque_of(certs: &Certs, auth: &str, mtu: u16) -> Option<Proxy> {
     if !auth.is_empty() {
         args.push(auth);
     }
-    let service = Service::new("pip:aioquic", python()?)
+    let service = Service::new("pip:aioquic", python("aioquic", "aioquic")?)
         .file("masque.py", SCRIPT)
         .tls(certs)
         .args(args)

@@ -9,7 +9,6 @@
 
 mod support;
 
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,25 +17,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use portolan_http3::ext::{OnInformational, Protocol};
 use portolan_http3::{Datagrams, Event, Options, SendRequest, connect};
-use portolan_testbed::{Certs, Server, Service, free_port, record, required};
+use portolan_testbed::{Certs, Server, Service, free_port, python, record};
 use support::*;
 
 const SCRIPT: &str = include_str!("aioquic_server.py");
-
-/// A python that has aioquic: the testbed's, or the system's.
-fn python() -> Option<&'static str> {
-    let has = |python: &&str| {
-        let imported = Command::new(*python).args(["-c", "import aioquic"]).output();
-        imported.is_ok_and(|output| output.status.success())
-    };
-    let found = ["/opt/portolan-testbed/aioquic/bin/python", "/usr/bin/python3"].into_iter().find(has);
-    if found.is_none() {
-        let message = "aioquic is missing: install pip:aioquic (cargo xtask testbed install)";
-        assert!(!required(), "{message}");
-        println!("SKIPPED: {message}");
-    }
-    found
-}
 
 struct Peer {
     _server: Server,
@@ -46,7 +30,7 @@ struct Peer {
 
 fn start() -> Option<Peer> {
     let (certs, port) = (Certs::new(), free_port());
-    let server = Service::new("pip:aioquic", python()?)
+    let server = Service::new("pip:aioquic", python("aioquic", "aioquic")?)
         .file("server.py", SCRIPT)
         .tls(&certs)
         .args(["$D/server.py", &port.to_string(), "$D/server.pem", "$D/server.key"])

@@ -38,5 +38,5 @@ mod wall;
 pub use certs::{Certs, Leaf, Pem};
 pub use replay::{Fault, Outcome, Tape};
 pub use report::{built, row, section};
-pub use server::{Server, Service, Spec, find, folder, free_port, record, required};
+pub use server::{Server, Service, Spec, find, folder, free_port, python, record, required};
 pub use tls::ServerTls;

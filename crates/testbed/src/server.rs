@@ -207,6 +207,23 @@ pub fn find(package: &str, binary: &str) -> Option<PathBuf> {
     found
 }
 
+/// A python that has `module`: that of the environment of this name, which `cargo xtask testbed install` makes, or the system's. If
+/// there is none, as with [`find`].
+pub fn python(environment: &str, module: &str) -> Option<String> {
+    let own = format!("/opt/portolan-testbed/{environment}/bin/python");
+    let has = |python: &String| {
+        let imported = Command::new(python).args(["-c", &format!("import {module}")]).output();
+        imported.is_ok_and(|output| output.status.success())
+    };
+    let found = [own, "/usr/bin/python3".to_owned()].into_iter().find(has);
+    if found.is_none() {
+        let message = format!("{module} is missing: install pip:{environment} (cargo xtask testbed install)");
+        assert!(!required(), "{message}");
+        println!("SKIPPED: {message}");
+    }
+    found
+}
+
 /// Whether a missing server is a failure.
 pub fn required() -> bool {
     std::env::var_os("PORTOLAN_REQUIRE_SERVERS").is_some()
