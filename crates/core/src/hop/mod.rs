@@ -176,7 +176,7 @@ impl Hop {
 
     /// Whether it takes requests of plain HTTP in absolute form. A login in several steps is one for tunnels.
     pub(crate) fn forwards(&self) -> bool {
-        let told_at_once = self.0.auth.as_ref().is_none_or(ProxyAuth::is_preemptive);
+        let told_at_once = self.0.auth.as_ref().is_none_or(|auth| auth.at_once().is_some());
         matches!(self.0.kind, HopKind::Http { .. }) && !self.0.tunnel && told_at_once
     }
 

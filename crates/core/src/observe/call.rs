@@ -5,7 +5,7 @@ use std::future::Future;
 use tracing::Instrument;
 use tracing::field::{Empty, display};
 
-use super::{Opened, Outcome, Traffic, record_error};
+use super::{Opened, Outcome, Traffic, micros, record_error};
 use crate::datagram::Datagram;
 use crate::dial::DialContext;
 use crate::error::Result;
@@ -61,7 +61,7 @@ impl DialContext {
         );
         let result = work.instrument(span.clone()).await.map_err(|error| self.fail(error));
         let elapsed = self.elapsed();
-        span.record("elapsed_us", u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        span.record("elapsed_us", micros(elapsed));
         match &result {
             Ok(made) => {
                 if let Some(peer) = made.info().peer {

@@ -253,6 +253,11 @@ pub(crate) fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A time as spans and events have it.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Writes what an error says of itself into a span that has the fields.
 pub(crate) fn record_error(span: &tracing::Span, error: &Error) {
     span.record("otel.status_code", "ERROR");

@@ -10,7 +10,7 @@ use tracing::Span;
 use tracing::field::{Empty, display};
 
 use super::step::{Of, Stepping};
-use super::{Done, Observers, Outcome, Traffic, record_error};
+use super::{Done, Observers, Outcome, Traffic, micros, record_error};
 use crate::clock::{self, Instant};
 use crate::connector::Connector;
 use crate::datagram::Datagram;
@@ -222,7 +222,7 @@ impl Running {
     fn end(self, facts: Facts, outcome: Outcome<'_>) {
         let elapsed = clock::now() - self.started;
         let span = &self.span;
-        span.record("elapsed_us", u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        span.record("elapsed_us", micros(elapsed));
         if let Some(reused) = facts.reused {
             span.record("reused", reused);
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Observers, Outcome, Step, StepHop, Traffic};
+use super::{Observers, Outcome, Step, StepHop, Traffic, micros};
 use crate::clock::{self, Instant};
 use crate::dial::DialContext;
 use crate::endpoint::Endpoint;
@@ -78,7 +78,7 @@ impl<'a> Stepping<'a> {
         let Some(of) = self.of else { return };
         self.told = true;
         let elapsed = clock::now() - self.started;
-        let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let elapsed_us = micros(elapsed);
         tracing::debug!(
             protocol = self.protocol,
             phase = self.phase.as_str(),

@@ -93,7 +93,7 @@ impl Http {
 
     /// What a proxy that forwards wants to see on every request.
     fn fields(&self) -> Result<Vec<(String, Secret)>> {
-        let proof = self.auth.as_ref().map_or(Ok(None), ProxyAuth::preemptive)?;
+        let proof = self.auth.as_ref().and_then(ProxyAuth::at_once).transpose()?;
         let proof = proof.map(|proof| ("Proxy-Authorization".to_owned(), proof));
         let headers = self.headers.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone())));
         Ok(proof.into_iter().chain(headers).collect())

@@ -104,17 +104,12 @@ impl ProxyAuth {
         super::ntlm::tokens(&credentials).map(|source| Self(How::Tokens(source)))
     }
 
-    /// Whether it needs no question: the same proof goes with every request.
-    pub(crate) fn is_preemptive(&self) -> bool {
-        matches!(self.0, How::Basic(_) | How::Any(_) | How::Bearer(_))
-    }
-
-    /// The proof that goes with every request, if there is one.
-    pub(crate) fn preemptive(&self) -> Result<Option<Secret>> {
+    /// The proof that goes with every request, where it needs no question.
+    pub(crate) fn at_once(&self) -> Option<Result<Secret>> {
         match &self.0 {
-            How::Basic(who) | How::Any(who) => basic(who).map(Some),
-            How::Bearer(token) => bearer(token).map(Some),
-            How::Strongest(_) | How::Digest(_) | How::Tokens(_) => Ok(None),
+            How::Basic(who) | How::Any(who) => Some(basic(who)),
+            How::Bearer(token) => Some(bearer(token)),
+            How::Strongest(_) | How::Digest(_) | How::Tokens(_) => None,
         }
     }
 
