@@ -144,13 +144,16 @@ async fn a_proxy_cut_off_at_any_byte_is_an_error_of_its_hop() {
     };
     let squid_tls = SocketAddr::from(([127, 0, 0, 1], tls_port));
     let h2 = |proxy: portolan_http2::hop::Proxy| proxy.credentials(ann()).hop();
-    let ways: [(&str, SocketAddr, Make); 8] = [
+    let gateway = super::matrix::gateway().await;
+    let tunnel = |at: Endpoint| portolan_tunnel::hop(&format!("ws+tunnel://{}/", at.authority())).unwrap();
+    let ways: [(&str, SocketAddr, Make); 9] = [
         ("CONNECT h1", squid.addr, Box::new(|at| Hop::http(at).credentials(ann()))),
         ("CONNECT h1, no login", tiny.addr, Box::new(Hop::http)),
         ("CONNECT h1 in TLS", squid_tls, Box::new(|at| Hop::https(at).credentials(ann()))),
         ("SOCKS4", dante.addr, Box::new(Hop::socks4)),
         ("SOCKS5", dante.addr, Box::new(Hop::socks5)),
         ("SOCKS5h, login", micro.addr, Box::new(|at| Hop::socks5h(at).credentials(ann()))),
+        ("WebSocket tunnel", gateway, Box::new(tunnel)),
         ("CONNECT h2", clear.addr, Box::new(move |at| h2(portolan_http2::hop::Proxy::cleartext(at)))),
         ("CONNECT h2 in TLS", secure.addr, Box::new(move |at| h2(portolan_http2::hop::Proxy::new(at)))),
     ];

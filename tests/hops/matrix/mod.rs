@@ -175,7 +175,7 @@ impl Proxies {
 }
 
 /// The tunnel's gateway, which lets these tests reach the loopback.
-async fn gateway() -> std::net::SocketAddr {
+pub(super) async fn gateway() -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let gateway = portolan_tunnel::Gateway::builder().anyone().policy(Policy::any());
