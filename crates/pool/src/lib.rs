@@ -8,6 +8,7 @@ mod liveness;
 mod once;
 mod options;
 mod pool;
+mod reaper;
 mod retry;
 mod state;
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::liveness::{Life, Liveness};
 use crate::options::PoolOptions;
+use crate::reaper::Reaper;
 use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at, stale};
 
 /// How connections of one protocol are made, looked at and shared.
@@ -67,9 +68,9 @@ pub trait Manage: Send + Sync + 'static {
 /// as it is; one whose wait is over is told the last such error.
 pub struct Pool<M: Manage>(Arc<Inner<M>>);
 
-struct Inner<M: Manage> {
+pub(crate) struct Inner<M: Manage> {
     manager: M,
-    options: PoolOptions,
+    pub(crate) options: PoolOptions,
     books: Mutex<Books<M::Key, M::Conn>>,
 }
 
@@ -120,15 +121,12 @@ impl<M: Manage> Pool<M> {
         self.0.lock().snapshot()
     }
 
-    /// Drops what is dead, too old or too long idle. Acquiring does it for its own key; call this now and then for the rest.
+    /// Drops what is dead, too old or too long idle. The pool does it by itself when the time of an idle connection has come,
+    /// on the runtime that the connection was given back on.
     pub fn sweep(&self) {
         let mut trash = Vec::new();
         {
-            let mut books = self.0.lock();
-            let keys: Vec<_> = books.buckets.keys().cloned().collect();
-            for key in keys {
-                books.sweep(&key, &self.0.options, clock::now(), &mut trash);
-            }
+            self.0.lock().sweep_all(&self.0.options, clock::now(), &mut trash);
         }
         drop(trash);
     }
@@ -138,6 +136,7 @@ impl<M: Manage> Pool<M> {
         let buckets = {
             let mut books = self.0.lock();
             books.closed = true;
+            books.reaper = None;
             let idle: usize =
                 books.buckets.values().map(|b| b.idle.len() + b.shared.iter().filter(|s| s.leases == 0).count()).sum();
             books.open -= idle;
@@ -300,7 +299,7 @@ fn evict<M: Manage>(pool: &Weak<Inner<M>>, key: &M::Key) {
 }
 
 impl<M: Manage> Inner<M> {
-    fn lock(&self) -> MutexGuard<'_, Books<M::Key, M::Conn>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Books<M::Key, M::Conn>> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -503,6 +502,8 @@ impl<M: Manage> Drop for Lease<M> {
         if gone && !closed {
             self.tag.live.unwatch();
             books.release(&self.key, false);
+        } else if !closed && !books.reaper.as_ref().is_some_and(Reaper::is_there) {
+            books.reaper = Reaper::new(&pool);
         }
         drop(books);
         if !closed {

@@ -11,6 +11,10 @@ use tokio::sync::oneshot;
 use crate::liveness::{Life, Liveness};
 use crate::once::Once;
 use crate::options::PoolOptions;
+use crate::reaper::Reaper;
+
+/// Keys of which nothing is left that are kept before they are looked through.
+const MAX_EMPTY: usize = 1024;
 
 /// What a pool has done and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +90,25 @@ impl<C> Default for Bucket<C> {
     }
 }
 
+impl<C> Bucket<C> {
+    /// Since when the connection that has been idle longest has been so.
+    fn quiet_since(&self) -> Option<Instant> {
+        let shared = self.shared.iter().filter(|shared| shared.leases == 0).map(|shared| shared.since);
+        self.idle.front().map(|idle| idle.since).into_iter().chain(shared).min()
+    }
+
+    /// Takes that one out.
+    fn take_quiet(&mut self) -> Option<(Tag, C)> {
+        let since = self.quiet_since()?;
+        if self.idle.front().is_some_and(|idle| idle.since == since) {
+            return self.idle.pop_front().map(|idle| (idle.tag, idle.conn));
+        }
+        let at = self.shared.iter().position(|shared| shared.leases == 0 && shared.since == since)?;
+        let shared = self.shared.remove(at);
+        Some((shared.tag, shared.conn))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Books<K, C> {
     pub(crate) buckets: HashMap<K, Bucket<C>, Once>,
@@ -93,6 +116,9 @@ pub(crate) struct Books<K, C> {
     pub(crate) next_id: u64,
     pub(crate) metrics: Metrics,
     pub(crate) closed: bool,
+    pub(crate) reaper: Option<Reaper>,
+    /// How many keys there may be before those of which nothing is left are forgotten.
+    max_keys: usize,
 }
 
 /// What a caller may do next.
@@ -107,7 +133,15 @@ pub(crate) enum Turn<C> {
 
 impl<K: Eq + Hash + Clone, C> Books<K, C> {
     pub(crate) fn new() -> Self {
-        Self { buckets: HashMap::default(), open: 0, next_id: 0, metrics: Metrics::default(), closed: false }
+        Self {
+            buckets: HashMap::default(),
+            open: 0,
+            next_id: 0,
+            metrics: Metrics::default(),
+            closed: false,
+            reaper: None,
+            max_keys: MAX_EMPTY,
+        }
     }
 
     pub(crate) fn id(&mut self) -> u64 {
@@ -167,6 +201,10 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         let bucket = self.buckets.entry(key.clone()).or_default();
         bucket.open += 1;
         bucket.making += 1;
+        if self.buckets.len() > self.max_keys {
+            self.forget();
+            self.max_keys = MAX_EMPTY.max(self.buckets.len() * 2);
+        }
         Turn::Make
     }
 
@@ -225,17 +263,20 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         }
     }
 
-    /// Drops the idle connection of another key that has been idle longest.
+    /// Forgets the keys of which nothing is left.
+    pub(crate) fn forget(&mut self) {
+        self.buckets.retain(|_, bucket| bucket.open > 0 || !bucket.waiters.is_empty());
+    }
+
+    /// Drops the idle connection of another key that has been idle longest, whether it was one user's or many's.
     fn make_room(&mut self, key: &K, trash: &mut Vec<C>) -> bool {
-        let oldest = self.buckets.iter().filter(|(other, _)| *other != key);
-        let oldest = oldest
-            .filter_map(|(other, bucket)| Some((bucket.idle.front()?.since, other.clone())))
-            .min_by_key(|(since, _)| *since);
-        let Some((_, other)) = oldest else { return false };
+        let others = self.buckets.iter().filter(|(other, _)| *other != key);
+        let oldest = others.filter_map(|(other, bucket)| Some((bucket.quiet_since()?, other))).min_by_key(|it| it.0);
+        let Some(other) = oldest.map(|(_, other)| other.clone()) else { return false };
         let Some(bucket) = self.buckets.get_mut(&other) else { return false };
-        let Some(idle) = bucket.idle.pop_front() else { return false };
-        idle.tag.live.unwatch();
-        trash.push(idle.conn);
+        let Some((tag, conn)) = bucket.take_quiet() else { return false };
+        tag.live.unwatch();
+        trash.push(conn);
         bucket.open -= 1;
         self.open -= 1;
         self.metrics.retired += 1;

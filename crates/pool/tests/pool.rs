@@ -290,3 +290,58 @@ async fn a_closed_pool_lets_nobody_wait() {
     drop(held);
     assert_eq!(pool.acquire(&"a").await.unwrap_err().kind(), Kind::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_total_limit_takes_room_from_quiet_shared_ones_of_other_keys() {
+    let (pool, _) = pool(100, PoolOptions::default().total(2));
+    drop(pool.acquire(&"a").await.unwrap());
+    let b = pool.acquire(&"b").await.unwrap();
+    let c =
+        tokio::time::timeout(Duration::from_secs(1), pool.acquire(&"c")).await.expect("nobody has to wait").unwrap();
+    assert_eq!((pool.metrics().idle, pool.metrics().busy, pool.metrics().retired), (0, 2, 1));
+    // Those in use stay; the first that becomes quiet gives its place to who waits.
+    let waiting = {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.acquire(&"d").await.unwrap().id })
+    };
+    clock::sleep(Duration::from_millis(50)).await;
+    assert_eq!(pool.metrics().waiting, 1);
+    drop(b);
+    assert_eq!(waiting.await.unwrap(), 3);
+    drop(c);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_end_on_time_though_nobody_asks_again() {
+    for capacity in [1, 100] {
+        let (pool, _) = pool(capacity, PoolOptions::default().idle_timeout(Duration::from_secs(10)));
+        let (a, b) = (pool.acquire(&"a").await.unwrap(), pool.acquire(&"b").await.unwrap());
+        drop(a);
+        clock::sleep(Duration::from_secs(5)).await;
+        drop(b);
+        clock::sleep(Duration::from_secs(6)).await;
+        assert_eq!((pool.metrics().idle, pool.metrics().retired), (1, 1), "the first of them, {capacity}");
+        // One that is used again in between begins anew.
+        drop(pool.acquire(&"b").await.unwrap());
+        clock::sleep(Duration::from_secs(8)).await;
+        assert_eq!(pool.metrics().idle, 1);
+        clock::sleep(Duration::from_secs(3)).await;
+        assert_eq!((pool.metrics().idle, pool.metrics().retired), (0, 2));
+        // And once more, after there was nothing left to wait for.
+        drop(pool.acquire(&"a").await.unwrap());
+        clock::sleep(Duration::from_secs(11)).await;
+        assert_eq!((pool.metrics().idle, pool.metrics().retired), (0, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_goes_takes_its_task_along() {
+    let (pool, _) = pool(1, PoolOptions::default());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    drop(pool.acquire(&"a").await.unwrap());
+    assert_eq!(tasks(), before + 1);
+    drop(pool);
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), before);
+}
