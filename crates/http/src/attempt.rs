@@ -54,8 +54,10 @@ impl Client {
                 Err(error) => (error, None),
             };
             match (decide(retry, &error, ask, attempt), response) {
-                (Decision::Again(wait), _) => {
+                (Decision::Again(wait), refusal) => {
                     tracing::debug!(%error, attempt, ?wait, "tried again");
+                    // Others may have its connection meanwhile.
+                    drop(refusal);
                     if !wait.is_zero() {
                         clock::sleep(wait).await;
                     }

@@ -30,18 +30,19 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
 }
 
 /// Credentials in a URL become a field: they are never sent as a part of it.
-pub(crate) fn from_uri(parts: &mut Parts) {
-    let Some(authority) = parts.uri.authority() else { return };
-    let Some(at) = memchr::memrchr(b'@', authority.as_str().as_bytes()) else { return };
+pub(crate) fn from_uri(parts: &mut Parts) -> Result<()> {
+    let Some(authority) = parts.uri.authority() else { return Ok(()) };
+    let Some(at) = memchr::memrchr(b'@', authority.as_str().as_bytes()) else { return Ok(()) };
     let (user, host) = (&authority.as_str()[..at], &authority.as_str()[at + 1..]);
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     let decode = |text: &str| portolan_core::percent_decode(text).unwrap_or_else(|_| text.to_owned());
     let field = basic(&decode(user), &Secret::new(decode(password)));
-    let Ok(authority) = host.parse::<Authority>() else { return };
+    let broken = |_| Error::usage("a URL without a host");
+    let authority = host.parse::<Authority>().map_err(broken)?;
     let mut uri = parts.uri.clone().into_parts();
     uri.authority = Some(authority);
-    if let (Ok(uri), Ok(field)) = (Uri::from_parts(uri), field) {
-        parts.uri = uri;
-        parts.headers.entry(header::AUTHORIZATION).or_insert(field);
-    }
+    parts.uri = Uri::from_parts(uri).map_err(|_| Error::usage("a URL without a host"))?;
+    // Taken off the URL in any case, whether or not a field can hold them.
+    parts.headers.entry(header::AUTHORIZATION).or_insert(field?);
+    Ok(())
 }

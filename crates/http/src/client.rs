@@ -189,6 +189,12 @@ impl Client {
         &self.0.pool
     }
 
+    /// The last `count` of the layers.
+    pub(crate) fn last_layers(&self, count: usize) -> &[Arc<dyn Layer>] {
+        let layers = &self.0.layers;
+        &layers[layers.len().saturating_sub(count)..]
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }
@@ -236,7 +242,7 @@ impl Client {
             None => self.redirects(request, &timeouts, started).await?,
             Some(_) => {
                 let work = Box::pin(self.redirects(request, &timeouts, started));
-                clock::within(total, Phase::Total, work).await.map_err(|error| error.with_protocol(crate::PROTOCOL))?
+                clock::within(total, Phase::Total, work).await.map_err(|error| named(error, &request.parts.uri))?
             }
         };
         Ok(match total.and_then(|limit| Some((started.checked_add(limit)?, limit))) {
@@ -249,7 +255,7 @@ impl Client {
         let settings = &self.0.settings;
         self.complete(request);
         let decode = self.asks_for_codings(request);
-        let own_cookies = request.parts.headers.contains_key(header::COOKIE);
+        let mut own_cookies = request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
             if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
@@ -275,13 +281,15 @@ impl Client {
             if let Some(hsts) = &settings.hsts {
                 hsts.record(&request.parts.uri, response.headers());
             }
-            if let Some(alt_svc) = &settings.alt_svc {
+            // RFC 7838 6: who is not the one for an origin can't say who else is.
+            if let Some(alt_svc) = settings.alt_svc.as_ref().filter(|_| response.status().as_u16() != 421) {
                 alt_svc.record(&request.parts.uri, response.headers());
             }
             let redirect = request.options.more.as_ref().and_then(|more| more.redirect.as_ref());
             let redirect = redirect.unwrap_or(&settings.redirect);
-            let target = redirect.target(response.status(), response.headers(), &request.parts.uri, &visited)?;
-            let target = target.filter(|_| keeps_going(response.status(), request));
+            let (status, uri, hsts) = (response.status(), &request.parts.uri, settings.hsts.as_ref());
+            let target = redirect.target(status, response.headers(), uri, &visited, hsts);
+            let target = target.map_err(|error| named(error, uri))?.filter(|_| redirect.can_turn(request, status));
             let Some(to) = target else {
                 let meta = response.meta_mut();
                 meta.redirects = visited;
@@ -294,7 +302,9 @@ impl Client {
             tracing::debug!(status = response.status().as_u16(), to = %crate::uri::Redacted(&to), "redirected");
             visited.push(request.parts.uri.clone());
             let redirect = redirect.clone();
-            redirect.turn(request, response.status(), to, settings.referer);
+            redirect.turn(request, status, to, settings.referer)?;
+            // Those that the caller gave were for the first origin; another's are in the jar.
+            own_cookies &= request.parts.headers.contains_key(header::COOKIE);
         }
     }
 
@@ -314,9 +324,12 @@ impl Client {
 
     /// Adds the fields of every request.
     fn complete(&self, request: &mut Request) {
-        for (name, value) in &self.0.settings.headers {
+        let defaults = &self.0.settings.headers;
+        for name in defaults.keys() {
             if !request.parts.headers.contains_key(name) {
-                request.parts.headers.append(name, value.clone());
+                for value in defaults.get_all(name) {
+                    request.parts.headers.append(name, value.clone());
+                }
             }
         }
     }
@@ -374,9 +387,13 @@ impl Client {
     }
 }
 
-/// Whether what was sent can be sent again, where the status asks for it (RFC 9110 15.4.8).
-fn keeps_going(status: http::StatusCode, request: &Request) -> bool {
-    !matches!(status.as_u16(), 307 | 308) || request.body.is_replayable()
+/// An error that was born above connections, with whom it was about.
+fn named(error: Error, uri: &http::Uri) -> Error {
+    let error = error.with_protocol(crate::PROTOCOL);
+    match Key::target(uri) {
+        Ok((endpoint, _)) if error.endpoint().is_none() => error.with_endpoint(endpoint),
+        _ => error,
+    }
 }
 
 impl Default for Client {

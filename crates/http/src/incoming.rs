@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use portolan_core::{Delivery, Error, Phase, Result, Stream};
+use portolan_core::{Delivery, Error, Phase, Result, Stream, clock};
 use portolan_http1 as h1;
 use portolan_http2 as h2;
 use portolan_http3 as h3;
@@ -39,7 +39,14 @@ enum Source {
 /// The end of the whole call.
 struct Deadline {
     total: Alarm,
+    at: clock::Instant,
     limit: Duration,
+}
+
+impl Deadline {
+    fn is_over(&self) -> bool {
+        clock::now() >= self.at
+    }
 }
 
 impl Incoming {
@@ -70,11 +77,11 @@ impl Incoming {
         Self::new(Source::Other(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))), None)
     }
 
-    pub(crate) fn with_deadline(mut self, at: portolan_core::clock::Instant, limit: Duration) -> Self {
+    pub(crate) fn with_deadline(mut self, at: clock::Instant, limit: Duration) -> Self {
         if !self.is_end_stream() {
             let mut total = Alarm::default();
             total.at(Some(at));
-            self.deadline = Some(Box::new(Deadline { total, limit }));
+            self.deadline = Some(Box::new(Deadline { total, at, limit }));
         }
         self
     }
@@ -140,18 +147,21 @@ impl Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        match this.poll_source(cx) {
-            Poll::Ready(frame) => {
-                this.idle.at(None);
-                Poll::Ready(frame)
-            }
-            Poll::Pending => {
-                let error = ready!(this.poll_late(cx));
-                (this.deadline, this.idle_limit) = (None, None);
-                this.source = Source::Other(Box::pin(crate::Body::empty()));
-                Poll::Ready(Some(Err(error.with_delivery(Delivery::Answered))))
-            }
-        }
+        let ended = this.is_end_stream();
+        // The end of the call comes however much there is to read.
+        let late = match &this.deadline {
+            Some(deadline) if !ended && deadline.is_over() => Error::timeout(Phase::Total, deadline.limit),
+            _ => match this.poll_source(cx) {
+                Poll::Ready(frame) => {
+                    this.idle.at(None);
+                    return Poll::Ready(frame);
+                }
+                Poll::Pending => ready!(this.poll_late(cx)),
+            },
+        };
+        (this.deadline, this.idle_limit) = (None, None);
+        this.source = Source::Other(Box::pin(crate::Body::empty()));
+        Poll::Ready(Some(Err(late.with_delivery(Delivery::Answered).with_protocol(crate::PROTOCOL))))
     }
 
     fn is_end_stream(&self) -> bool {

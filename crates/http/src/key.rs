@@ -65,7 +65,20 @@ impl Key {
             None => return Err(Error::usage("a URL without scheme and host")),
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| Error::usage("a URL without a host"))?;
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        // A port that is no number is nobody's, least of all the default.
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let said = authority.rsplit_once(':').filter(|(_, port)| !port.is_empty() && !port.contains(']'));
+        let port = match (uri.port_u16(), said) {
+            (Some(port), _) => port,
+            (None, None) => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            (None, Some(_)) => return Err(Error::usage("a URL with a port that is none")),
+        };
         // Routes of the connector may be for a scheme alone.
         Ok((Endpoint::new(host, port)?.with_scheme(if tls { "https" } else { "http" }), tls))
     }

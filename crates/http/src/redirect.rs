@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use portolan_core::{Delivery, Error, Kind, Result};
 
+use crate::hsts::Hsts;
 use crate::request::Request;
 use crate::uri;
 
@@ -81,12 +82,13 @@ impl Redirect {
         headers: &HeaderMap,
         from: &Uri,
         visited: &[Uri],
+        hsts: Option<&Hsts>,
     ) -> Result<Option<Uri>> {
         if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
         let Some(location) = headers.get(header::LOCATION) else { return Ok(None) };
-        let location = String::from_utf8_lossy(location.as_bytes());
+        let location = uri::text_of(location.as_bytes());
         let broken = |error: Error| {
             Error::new(Kind::Protocol, format!("expected a URL in location, saw {location:?}")).with_source(error)
         };
@@ -96,6 +98,8 @@ impl Redirect {
             return Err(answered(Error::new(Kind::Unsupported, "a redirect to what is neither http nor https")));
         }
         let to = uri::resolve(from, &location).map_err(|error| answered(broken(error)))?;
+        // What is known to be held to TLS is no way out of it.
+        let to = hsts.and_then(|hsts| hsts.upgrade(&to)).unwrap_or(to);
         let hop = Hop { status, from, to: &to, count: visited.len() };
         if self.rule.as_ref().is_some_and(|rule| !rule(&hop)) {
             return Ok(None);
@@ -113,14 +117,30 @@ impl Redirect {
         Ok(Some(to))
     }
 
-    /// Turns `request` to `to`, as the status asks.
-    pub(crate) fn turn(&self, request: &mut Request, status: StatusCode, to: Uri, referer: bool) {
-        let parts = &mut request.parts;
-        let to_get = match status.as_u16() {
-            303 => parts.method != Method::HEAD,
-            301 | 302 => parts.method == Method::POST && !self.strict_post,
+    /// Whether the next request is a GET, whatever this one was (RFC 9110 15.4).
+    fn becomes_get(&self, status: StatusCode, method: &Method) -> bool {
+        match status.as_u16() {
+            303 => *method != Method::HEAD,
+            301 | 302 => *method == Method::POST && !self.strict_post,
             _ => false,
-        };
+        }
+    }
+
+    /// Whether `request` can be turned: what was sent can be sent again, or need not be.
+    pub(crate) fn can_turn(&self, request: &Request, status: StatusCode) -> bool {
+        request.body.is_replayable() || self.becomes_get(status, &request.parts.method)
+    }
+
+    /// Turns `request` to `to`, as the status asks.
+    pub(crate) fn turn(&self, request: &mut Request, status: StatusCode, to: Uri, referer: bool) -> Result<()> {
+        let to_get = self.becomes_get(status, &request.parts.method);
+        if !uri::same_origin(&request.parts.uri, &to)
+            && let Some(more) = &mut request.options.more
+        {
+            // Whoever may ask for an answer to a challenge could pass on the challenge of another.
+            more.digest = None;
+        }
+        let parts = &mut request.parts;
         if to_get {
             parts.method = Method::GET;
             request.body = crate::Body::empty();
@@ -147,7 +167,7 @@ impl Redirect {
             parts.headers.insert(header::REFERER, value);
         }
         parts.uri = to;
-        crate::auth::from_uri(parts);
+        crate::auth::from_uri(parts).map_err(answered)
     }
 }
 

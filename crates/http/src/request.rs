@@ -149,7 +149,9 @@ impl Request {
 impl<B: Into<Body>> From<http::Request<B>> for Request {
     fn from(request: http::Request<B>) -> Self {
         let (mut parts, body) = request.into_parts();
-        crate::auth::from_uri(&mut parts);
+        if let Err(error) = crate::auth::from_uri(&mut parts) {
+            tracing::debug!(%error, "credentials left out");
+        }
         Self { parts, body: body.into(), options: Options::default() }
     }
 }
@@ -174,10 +176,10 @@ pub struct RequestBuilder {
 
 impl RequestBuilder {
     pub(crate) fn new(client: Client, method: Method, uri: Result<Uri>) -> Self {
-        let request = uri.map(|uri| {
+        let request = uri.and_then(|uri| {
             let mut request = Request::new(method, uri);
-            crate::auth::from_uri(&mut request.parts);
-            Box::new(request)
+            crate::auth::from_uri(&mut request.parts)?;
+            Ok(Box::new(request))
         });
         Self { client, request }
     }
@@ -219,10 +221,17 @@ impl RequestBuilder {
         })
     }
 
-    /// Adds pairs to the query, encoded as forms are.
-    pub fn query<T: IntoIterator<Item = (K, V)>, K: AsRef<str>, V: AsRef<str>>(self, pairs: T) -> Self {
+    /// Adds to the query what serialises as pairs: an array, a slice or a map of them, a struct. Encoded as forms are.
+    ///
+    /// ```
+    /// let client = portolan_http::Client::new();
+    /// let request = client.get("http://example.org/").query(&[("page", 2)]).query([("q", "a b")]).build()?;
+    /// assert_eq!(request.uri().query(), Some("page=2&q=a+b"));
+    /// # Ok::<(), portolan_core::Error>(())
+    /// ```
+    pub fn query<T: serde::Serialize>(self, pairs: T) -> Self {
         self.map(|request| {
-            let encoded = crate::uri::form(pairs);
+            let encoded = crate::uri::form(pairs)?;
             request.parts.uri = crate::uri::with_query(&request.parts.uri, &encoded)?;
             Ok(())
         })
@@ -236,10 +245,10 @@ impl RequestBuilder {
         })
     }
 
-    /// A body of pairs, as a form sends them.
-    pub fn form<T: IntoIterator<Item = (K, V)>, K: AsRef<str>, V: AsRef<str>>(self, pairs: T) -> Self {
+    /// A body of pairs, as a form sends them: whatever [`query`](Self::query) takes.
+    pub fn form<T: serde::Serialize>(self, pairs: T) -> Self {
         self.map(|request| {
-            request.body = crate::uri::form(pairs).into();
+            request.body = crate::uri::form(pairs)?.into();
             let value = HeaderValue::from_static("application/x-www-form-urlencoded");
             request.parts.headers.entry(header::CONTENT_TYPE).or_insert(value);
             Ok(())

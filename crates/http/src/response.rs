@@ -213,6 +213,9 @@ impl Response {
             return Err(too_long());
         }
         let Some(first) = self.chunk().await? else { return Ok((Bytes::new(), self.take_trailers())) };
+        if first.len() > max {
+            return Err(too_long());
+        }
         let Some(second) = self.chunk().await? else { return Ok((first, self.take_trailers())) };
         let mut whole = BytesMut::with_capacity((first.len() + second.len()) * 2);
         whole.extend_from_slice(&first);

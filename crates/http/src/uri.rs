@@ -1,5 +1,6 @@
 //! URLs: from text, against a base, with a query.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::Uri;
@@ -51,6 +52,27 @@ pub(crate) fn parse(text: &str) -> Result<Uri> {
     parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
 }
 
+/// A field's value as the text of a URL: what is no UTF-8 is kept octet by octet.
+pub(crate) fn text_of(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => {
+            let mut out = String::with_capacity(value.len() + 16);
+            for &byte in value {
+                if byte.is_ascii() { out.push(char::from(byte)) } else { percent(byte, &mut out) }
+            }
+            Cow::Owned(out)
+        }
+    }
+}
+
+fn percent(byte: u8, out: &mut String) {
+    out.push('%');
+    for digit in [byte >> 4, byte & 15] {
+        out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
+    }
+}
+
 fn without_fragment(text: &str) -> &str {
     memchr::memchr(b'#', text.as_bytes()).map_or(text, |at| &text[..at])
 }
@@ -79,10 +101,7 @@ fn encoded(text: &str) -> String {
     for byte in text[path..].bytes() {
         // A control character stays, and is refused.
         if byte == b' ' || byte >= 0x80 || is_unwise(byte) {
-            out.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
-            }
+            percent(byte, &mut out);
         } else {
             out.push(char::from(byte));
         }
@@ -90,34 +109,10 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// Pairs as a form sends them.
-pub(crate) fn form<T: IntoIterator<Item = (K, V)>, K: AsRef<str>, V: AsRef<str>>(pairs: T) -> String {
-    let mut out = String::new();
-    for (key, value) in pairs {
-        if !out.is_empty() {
-            out.push('&');
-        }
-        form_encode(key.as_ref(), &mut out);
-        out.push('=');
-        form_encode(value.as_ref(), &mut out);
-    }
-    out
-}
-
-/// The application/x-www-form-urlencoded serialiser of the WHATWG URL standard (5.2).
-fn form_encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        match byte {
-            b' ' => out.push('+'),
-            b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => out.push(char::from(byte)),
-            _ => {
-                out.push('%');
-                for digit in [byte >> 4, byte & 15] {
-                    out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
-                }
-            }
-        }
-    }
+/// Pairs as a form sends them (WHATWG URL 5.2).
+pub(crate) fn form(pairs: impl serde::Serialize) -> Result<String> {
+    serde_urlencoded::to_string(pairs)
+        .map_err(|error| Error::usage("a value that is no list of pairs").with_source(error))
 }
 
 /// The same URL with more in its query.
@@ -283,8 +278,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_utf8_keeps_its_octets() {
+        assert_eq!(text_of(b"/caf\xe9?q"), "/caf%E9?q");
+        assert_eq!(text_of("/café".as_bytes()), "/café");
+    }
+
+    #[test]
     fn a_query_is_added_to() {
-        let uri = with_query(&"http://a/b?c=d".parse().unwrap(), &form([("k é", "v&=")])).unwrap();
+        let uri = with_query(&"http://a/b?c=d".parse().unwrap(), &form([("k é", "v&=")]).unwrap()).unwrap();
         assert_eq!(uri.to_string(), "http://a/b?c=d&k+%C3%A9=v%26%3D");
     }
 }

@@ -1,6 +1,7 @@
 //! The cache: what a request finds, and what a response leaves.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -73,6 +74,20 @@ impl CacheOptions {
 pub struct Cache {
     store: Arc<dyn CacheStore>,
     options: CacheOptions,
+    validating: Arc<Mutex<HashSet<CacheKey>>>,
+}
+
+/// The one validation of a response that is under way in the background.
+#[derive(Debug)]
+pub(super) struct Validation {
+    key: CacheKey,
+    all: Arc<Mutex<HashSet<CacheKey>>>,
+}
+
+impl Drop for Validation {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
 }
 
 /// A stored response that must be validated, and what may be done with it meanwhile.
@@ -121,7 +136,7 @@ impl Cache {
 
     /// A cache over a store of your own.
     pub fn with_store(store: impl CacheStore + 'static, options: CacheOptions) -> Self {
-        Self { store: Arc::new(store), options }
+        Self { store: Arc::new(store), options, validating: Arc::default() }
     }
 
     /// What there is for this request. Requests other than GET and HEAD, with a range or with conditions of their own find nothing.
@@ -194,6 +209,13 @@ impl Cache {
     /// Forgets all.
     pub fn clear(&self) {
         self.store.clear();
+    }
+
+    /// The right to validate `stale` in the background, unless somebody has it already.
+    pub(super) fn begin_validation(&self, stale: &Stale) -> Option<Validation> {
+        let key = stale.key.clone();
+        let fresh = self.validating.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        fresh.then(|| Validation { key, all: self.validating.clone() })
     }
 
     /// The largest body that is kept.

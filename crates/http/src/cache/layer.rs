@@ -7,7 +7,6 @@ use http_body_util::Full;
 use portolan_core::{Result, clock};
 
 use super::{Cache, Lookup, Stale};
-use crate::client::Client;
 use crate::incoming::Incoming;
 use crate::middleware::{Middleware, Next};
 use crate::request::Request;
@@ -44,13 +43,18 @@ impl Middleware for Cache {
         };
         if let Some(old) = stale.while_revalidating() {
             let uri = request.parts.uri.clone();
-            let (cache, client) = (self.clone(), next.client.clone());
-            // Ends with its one request, which is bounded as all are.
-            tokio::spawn(async move {
-                if let Err(error) = cache.validate(&client, request, &asked, &stale).await {
-                    tracing::debug!(%error, "validation in the background failed");
-                }
-            });
+            // One is enough, however many ask meanwhile.
+            if let Some(turn) = self.begin_validation(&stale) {
+                let (cache, client, below) = (self.clone(), next.client.clone(), next.layers.len());
+                // Ends with its one request, which is bounded as all are.
+                tokio::spawn(async move {
+                    let next = Next { client: &client, layers: client.last_layers(below) };
+                    if let Err(error) = cache.validate(next, request, &asked, &stale).await {
+                        tracing::debug!(%error, "validation in the background failed");
+                    }
+                    drop(turn);
+                });
+            }
             return Ok(given(old, &uri, FromCache::Stale));
         }
         let again = request.try_clone();
@@ -71,7 +75,10 @@ impl Middleware for Cache {
         if response.status() != StatusCode::NOT_MODIFIED {
             return Ok(self.taken(&asked, sent, response));
         }
-        match (self.refresh(&stale, sent, response.parts()), again) {
+        // After a redirect it is about what that led to, and not about ours.
+        let ours = response.redirects().is_empty();
+        let good = if ours { self.refresh(&stale, sent, response.parts()) } else { None };
+        match (good, again) {
             (Some(good), _) => Ok(given(good, &asked.uri, FromCache::Validated)),
             // The 304 is about another response than ours: ask for all of it.
             (None, Some(again)) => {
@@ -85,16 +92,23 @@ impl Middleware for Cache {
 }
 
 impl Cache {
+    /// What came at the end of redirects is another's answer: nothing is kept of it.
     fn taken(&self, asked: &Parts, sent: std::time::SystemTime, response: Response) -> Response {
+        if !response.redirects().is_empty() {
+            self.invalidate(asked, response.parts());
+            return response;
+        }
         response.map_http(|response| self.record(asked, sent, response).map(Incoming::from_body))
     }
 
-    async fn validate(&self, client: &Client, mut request: Request, asked: &Parts, stale: &Stale) -> Result<()> {
+    async fn validate(&self, next: Next<'_>, mut request: Request, asked: &Parts, stale: &Stale) -> Result<()> {
         let sent = clock::wall();
         stale.make_conditional(&mut request.parts.headers);
-        let response = client.follow(&mut request).await?;
+        let response = next.run(request).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
-            self.refresh(stale, sent, response.parts());
+            if response.redirects().is_empty() {
+                self.refresh(stale, sent, response.parts());
+            }
         } else {
             self.taken(asked, sent, response).bytes().await?;
         }

@@ -4,7 +4,8 @@
 //!   from dates and delays, Vary, validation by ETag and Last-Modified with the merge of a 304, `no-store`, `no-cache`,
 //!   `must-revalidate`, `must-understand`, `immutable` (RFC 8246), the requests' `max-age`, `min-fresh`, `max-stale`, `only-if-cached`,
 //!   `stale-while-revalidate` and `stale-if-error` (RFC 5861), invalidation by unsafe methods, HEAD out of what GET left.
-//! - **What is not done**: ranges (such requests pass by, 206 is not kept), answers to POST, trailers, updates by HEAD,
+//! - **What is not done**: what a redirect led to is not kept (turn redirects off, and each answer is); ranges (such requests pass
+//!   by, 206 is not kept), answers to POST, trailers, updates by HEAD,
 //!   `No-Vary-Search`, entries on disk (bring a [`CacheStore`] of your own). `s-maxage` and `proxy-revalidate` are for shared
 //!   caches and are not looked at.
 //! - **Security**: one [`Cache`] is for one user. Even so a response to a request with credentials in `Authorization` is given to
