@@ -4,3 +4,4 @@
 
 mod peers;
 mod whois;
+mod xinetd;

@@ -5,69 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use portolan_classic::{Transport, activeusers, chargen, daytime, discard, echo, finger, qotd, time};
 use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind};
-use portolan_testbed::{Server, Service, Tape, find, free_port, record};
+use portolan_testbed::{Service, Tape, find, free_port, record};
+
+use super::xinetd::{Xinetd, both_free};
 
 const PEER: &str = "xinetd 2.3";
-
-/// xinetd with everything, each service on a port of its own.
-struct Xinetd {
-    _server: Server,
-    ports: Vec<(&'static str, u16)>,
-}
-
-impl Xinetd {
-    fn start() -> Option<Self> {
-        let fingerd = find("fingerd", "in.fingerd")?;
-        let mut conf = String::from("defaults\n{\n instances = 60\n log_type = FILE $D/services\n}\n");
-        let mut ports = Vec::new();
-        for name in ["echo", "discard", "chargen", "daytime", "time"] {
-            let port = both_free();
-            ports.push((name, port));
-            for (socket, protocol, wait) in [("stream", "tcp", "no"), ("dgram", "udp", "yes")] {
-                conf.push_str(&format!(
-                    "service {name}\n{{\n type = INTERNAL UNLISTED\n id = {name}-{protocol}\n cps = 1000 1\n socket_type = {socket}\n \
-                     protocol = {protocol}\n wait = {wait}\n user = root\n port = {port}\n bind = 127.0.0.1\n}}\n"
-                ));
-            }
-        }
-        let fingerd = fingerd.display().to_string();
-        for (name, server, args) in [
-            ("qotd", "/bin/echo", "\n server_args = an apple a day"),
-            ("systat", "/bin/ps", "\n server_args = -e"),
-            ("finger", &fingerd, ""),
-        ] {
-            let port = both_free();
-            ports.push((name, port));
-            conf.push_str(&format!(
-                "service {name}\n{{\n type = UNLISTED\n id = {name}\n socket_type = stream\n protocol = tcp\n wait = no\n \
-                 user = root\n port = {port}\n bind = 127.0.0.1\n server = {server}{args}\n}}\n"
-            ));
-        }
-        let args = ["-dontfork", "-filelog", "$D/messages", "-f", "$D/xinetd.conf", "-pidfile", "$D/pid"];
-        let xinetd = Service::new("xinetd", "xinetd").file("xinetd.conf", conf).args(args);
-        let server = xinetd.accepts(([127, 0, 0, 1], ports.last()?.1).into()).start()?;
-        Some(Self { _server: server, ports })
-    }
-
-    fn at(&self, name: &str) -> Endpoint {
-        self.addr(name).into()
-    }
-
-    fn addr(&self, name: &str) -> SocketAddr {
-        let port = self.ports.iter().find(|(other, _)| *other == name).unwrap().1;
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
-}
-
-/// A port that is free for TCP and UDP.
-fn both_free() -> u16 {
-    loop {
-        let port = free_port();
-        if Connector::default().datagram_bound(SocketAddr::from(([127, 0, 0, 1], port)), false).is_ok() {
-            return port;
-        }
-    }
-}
 
 macro_rules! peer {
     ($server:expr) => {

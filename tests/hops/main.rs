@@ -22,6 +22,8 @@ mod policy;
 mod proxy_header;
 mod ssh;
 mod tor;
+#[path = "../classic/xinetd.rs"]
+mod xinetd;
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -80,7 +80,10 @@ class Proxy(QuicConnectionProtocol):
         elif isinstance(event, DataReceived):
             self.on_data(event.stream_id, event.data, event.stream_ended)
         elif isinstance(event, DatagramReceived) and event.stream_id in self.udp:
-            if event.data[:1] == b"\x00":
+            if event.data == b"\x00":
+                # asyncio before 3.13 swallows empty ones.
+                self.udp[event.stream_id].get_extra_info("socket")._sock.send(b"")
+            elif event.data[:1] == b"\x00":
                 self.udp[event.stream_id].sendto(event.data[1:])
 
     def on_data(self, stream, data, ended):

@@ -40,6 +40,18 @@ fn haproxy(certs: &Certs, port: u16, tls: u16, front: u16, behind: u16) -> Optio
     run("haproxy", "haproxy", port, |haproxy| files(haproxy).args(["-db", "-f", "$D/haproxy.cfg"]), &["-v"])
 }
 
+/// TLS before a proxy at `behind`.
+pub(super) fn in_tls(certs: &Certs, behind: u16) -> Option<Proxy> {
+    let port = free_port();
+    let conf = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n\
+         listen front\n bind 127.0.0.1:{port} ssl crt $D/both.pem\n server behind 127.0.0.1:{behind}\n"
+    );
+    let both = format!("{}{}", certs.server, certs.server_key);
+    let files = |haproxy: portolan_testbed::Service| haproxy.file("haproxy.cfg", conf).file("both.pem", both);
+    run("haproxy", "haproxy", port, |haproxy| files(haproxy).args(["-db", "-f", "$D/haproxy.cfg"]), &["-v"])
+}
+
 async fn said(mut stream: Stream) -> Option<String> {
     stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
     let mut text = Vec::new();

@@ -55,18 +55,23 @@ impl Client {
         if n > common.max {
             return Err(Error::usage(format!("{n} bytes wanted: at most {}", common.max)));
         }
+        let probe = self.conn.probe(common);
         let Conn::Stream(stream) = &mut self.conn else {
             let mut bytes = self.conn.told(common).await?;
             bytes.truncate(n);
             return Ok(bytes);
         };
-        let mut buf = BytesMut::new();
-        while buf.len() < n {
-            if read_some(stream, &mut buf, n, common).await? == 0 {
-                return Err(Error::closed(format!("ended after {} of {n} bytes", buf.len())).with_protocol("chargen"));
+        let read = async {
+            let mut buf = BytesMut::new();
+            while buf.len() < n {
+                if read_some(stream, &mut buf, n, common).await? == 0 {
+                    let why = format!("ended after {} of {n} bytes", buf.len());
+                    return Err(Error::closed(why).with_protocol("chargen"));
+                }
             }
-        }
-        Ok(buf.freeze())
+            Ok(buf.freeze())
+        };
+        probe.operation("read").run(read).await
     }
 
     /// Closes, which is how a server is told that it is enough.

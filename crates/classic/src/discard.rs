@@ -45,10 +45,14 @@ impl Client {
         if data.len() > common.max {
             return Err(Error::usage(format!("{} bytes to send: at most {}", data.len(), common.max)));
         }
-        match &mut self.conn {
-            Conn::Stream(stream) => write_all(stream, data, common).await,
-            Conn::Datagram(datagram) => send_datagram(datagram, data, common).await,
-        }
+        let probe = self.conn.probe(common);
+        let send = async {
+            match &mut self.conn {
+                Conn::Stream(stream) => write_all(stream, data, common).await,
+                Conn::Datagram(datagram) => send_datagram(datagram, data, common).await,
+            }
+        };
+        probe.operation("send").run(send).await
     }
 
     /// Says that no more will come, and waits until the server has taken everything and closes too. A server that says

@@ -1,13 +1,16 @@
 //! Every protocol through every hop. With `PORTOLAN_HOPS` set to a path, the table is written there: docs/HOPS.md.
 
 mod observed;
+mod small;
 mod targets;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use portolan_core::{Connector, ConnectorBuilder, Error, Hop, Kind, Policy, ProxyAuth, Tls};
+use portolan_classic::Transport;
+use portolan_core::{Connector, ConnectorBuilder, Credentials, Error, Hop, Kind, Phase, Policy, ProxyAuth, Tls};
 use portolan_testbed::free_port;
+use small::Small;
 use targets::{Protocol, Targets};
 
 use super::auth::{self, Squid};
@@ -15,6 +18,7 @@ use super::examples::waterfall_through;
 use super::h2::{h2, nghttpx, trusting};
 use super::h3::{h3, masque, masque_of};
 use super::jump::peers::{self, Sshd, openssh};
+use super::proxy_header::in_tls;
 use super::ssh::dynamic_forward;
 use super::{Proxy, ann, apache, danted, microsocks, squid, tinyproxy};
 
@@ -65,6 +69,8 @@ struct Proxies {
     squid_digest: Squid,
     squid_ntlm: Squid,
     masque_digest: Proxy,
+    haproxy: Proxy,
+    front_clear: Proxy,
     front: Proxy,
     front_auth: Proxy,
     apache: Proxy,
@@ -83,6 +89,8 @@ impl Proxies {
         let squid_tls = free_port();
         let (tiny, squid) = (tinyproxy(free_port(), false)?, squid(certs, free_port(), squid_tls)?);
         Some(Self {
+            haproxy: in_tls(certs, tiny.addr.port())?,
+            front_clear: nghttpx(None, tiny.addr.port())?,
             front: nghttpx(Some(certs), tiny.addr.port())?,
             front_auth: nghttpx(Some(certs), squid.addr.port())?,
             apache: apache(free_port())?,
@@ -110,7 +118,9 @@ impl Proxies {
         let jump =
             |name, hop| Way { name, peer: self.jump.version.clone(), hops: vec![hop], carries: Carries::Streams };
         let (squid, digest, ntlm) = (self.squid.endpoint(), self.squid_digest.endpoint(), self.squid_ntlm.endpoint());
+        let user = Credentials::new("ann", "");
         let secure = Hop::https(self.squid.endpoint().with_port(self.squid_tls)).credentials(ann());
+        let clear = portolan_http2::hop::Proxy::cleartext(self.front_clear.endpoint());
         let masque_digest = h3(&self.masque_digest).auth(ProxyAuth::digest(ann())).hop();
         let by_password = if peers::is_root() { self.jump.bare().password("sesame") } else { self.jump.by_key() };
         vec![
@@ -126,11 +136,21 @@ impl Proxies {
             way("CONNECT h1, digest", &self.squid_digest, Hop::http(digest).auth(ProxyAuth::digest(ann())), Streams),
             way("CONNECT h1, NTLM", &self.squid_ntlm, Hop::http(ntlm).auth(ProxyAuth::ntlm(ann())), Streams),
             way("CONNECT h1 in TLS, login", &self.squid, secure, Streams),
+            Way {
+                name: "CONNECT h1 in TLS",
+                peer: format!("{} before {}", self.haproxy.version, self.tiny.version),
+                hops: vec![Hop::https(self.haproxy.endpoint())],
+                carries: Streams,
+            },
+            way("CONNECT h2 in the clear", &self.front_clear, clear.hop(), Streams),
             way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
             way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
             way("SOCKS4", &self.dante, Hop::socks4(self.dante.endpoint()), Streams),
+            way("SOCKS4, user id", &self.dante, Hop::socks4(self.dante.endpoint()).credentials(user), Streams),
             way("SOCKS4a", &self.ssh.1, Hop::socks4a(self.ssh.1.endpoint()), Streams),
             way("SOCKS5 with UDP ASSOCIATE", &self.dante, Hop::socks5(self.dante.endpoint()), Both),
+            way("SOCKS5, login", &self.micro, Hop::socks5(self.micro.endpoint()).credentials(ann()), Streams),
+            way("SOCKS5h", &self.dante, Hop::socks5h(self.dante.endpoint()), Both),
             way("SOCKS5h, login", &self.micro, Hop::socks5h(self.micro.endpoint()).credentials(ann()), Streams),
             way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, h3(&self.masque).hop(), Both),
             way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
@@ -193,6 +213,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(1);
 
 const NO_DATAGRAMS: &str = "the hop, or this proxy of its kind, carries streams alone";
+const NO_HALF_CLOSE: &str = "nghttpx does not tell the target that no more will come, which the protocol ends with";
 const REFUSES_DATAGRAMS: &str = "this proxy refuses datagrams, which the hop asks for";
 
 /// Why a hop on the way takes no datagrams, if that is what an error says.
@@ -224,6 +245,13 @@ async fn cell(targets: &Targets, way: &Way, protocol: Protocol, tls: &Tls) -> Ce
             assert!(way.carries != Carries::Streams || !protocol.is_udp(), "{} went around", protocol.name());
             Cell::Passed
         }
+        Err(error)
+            if protocol == Protocol::Small(Small::Discard(Transport::Tcp))
+                && way.peer.contains("nghttpx")
+                && (error.kind(), error.phase()) == (Kind::Timeout, Some(Phase::FirstByte)) =>
+        {
+            Cell::NotApplicable(NO_HALF_CLOSE)
+        }
         Err(error) => match why_no_datagrams(&error) {
             Some(why) if protocol.is_udp() && way.carries == Carries::Streams => Cell::NotApplicable(why),
             _ => Cell::Failed(format!("{error:?}")),
@@ -248,7 +276,7 @@ async fn latency(targets: &Targets, way: &Way, tls: &Tls) -> (u128, u128) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_protocol_through_every_hop() {
-    let Some(targets) = Targets::start() else { return };
+    let Some(targets) = Targets::start().await else { return };
     let Some(proxies) = Proxies::start(&targets) else { return };
     let tls = trusting(&targets.certs);
     let (mut rows, mut notes, mut times) = (String::new(), Vec::new(), String::new());

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use portolan_classic::Transport::{Tcp, Udp};
 use portolan_core::{Connector, ConnectorBuilder, Endpoint};
 use portolan_testbed::{Certs, Server, Service, find, free_port};
+
+use super::small::{Small, Smalls};
 
 /// Where the testbed's Python environments are.
 const TESTBED: &str = "/opt/portolan-testbed";
@@ -22,10 +25,11 @@ pub(super) enum Protocol {
     Smtp,
     DnsUdp,
     DnsTcp,
+    Small(Small),
 }
 
 impl Protocol {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Http1,
         Self::Http2,
         Self::Http3,
@@ -36,6 +40,20 @@ impl Protocol {
         Self::Smtp,
         Self::DnsUdp,
         Self::DnsTcp,
+        Self::Small(Small::Echo(Tcp)),
+        Self::Small(Small::Echo(Udp)),
+        Self::Small(Small::Discard(Tcp)),
+        Self::Small(Small::Discard(Udp)),
+        Self::Small(Small::Chargen(Tcp)),
+        Self::Small(Small::Chargen(Udp)),
+        Self::Small(Small::Daytime(Tcp)),
+        Self::Small(Small::Daytime(Udp)),
+        Self::Small(Small::Time(Tcp)),
+        Self::Small(Small::Time(Udp)),
+        Self::Small(Small::Qotd),
+        Self::Small(Small::ActiveUsers),
+        Self::Small(Small::Finger),
+        Self::Small(Small::Whois),
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -50,11 +68,15 @@ impl Protocol {
             Self::Smtp => "SMTP STARTTLS",
             Self::DnsUdp => "DNS/UDP",
             Self::DnsTcp => "DNS/TCP",
+            Self::Small(small) => small.name(),
         }
     }
 
     pub(super) fn is_udp(self) -> bool {
-        matches!(self, Self::Http3 | Self::DnsUdp)
+        match self {
+            Self::Small(small) => small.is_udp(),
+            _ => matches!(self, Self::Http3 | Self::DnsUdp),
+        }
     }
 }
 
@@ -67,6 +89,7 @@ pub(super) struct Targets {
     redis: Target,
     mail: Postfix,
     dns: Target,
+    smalls: Smalls,
 }
 
 struct Target {
@@ -166,7 +189,7 @@ fn redis() -> Option<Target> {
 }
 
 impl Targets {
-    pub(super) fn start() -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         let certs = Certs::new();
         Some(Self {
             web: caddy(&certs)?,
@@ -175,6 +198,7 @@ impl Targets {
             redis: redis()?,
             mail: postfix(&certs)?,
             dns: unbound()?,
+            smalls: Smalls::start().await?,
             certs,
         })
     }
@@ -190,7 +214,10 @@ impl Targets {
 
     /// Whether its server is reached by a name.
     pub(super) fn is_named(&self, protocol: Protocol) -> bool {
-        !matches!(protocol, Protocol::DnsUdp | Protocol::DnsTcp)
+        match protocol {
+            Protocol::Small(small) => !small.is_udp(),
+            _ => !matches!(protocol, Protocol::DnsUdp | Protocol::DnsTcp),
+        }
     }
 
     pub(super) fn redis(&self) -> Endpoint {
@@ -222,6 +249,7 @@ impl Targets {
             }
             Protocol::DnsUdp => self.ask(&net, portolan_dns::dns::Transport::Udp).await,
             Protocol::DnsTcp => self.ask(&net, portolan_dns::dns::Transport::Tcp).await,
+            Protocol::Small(small) => self.smalls.exchange(&net, small).await,
         }
     }
 
@@ -256,7 +284,7 @@ impl Targets {
     }
 }
 
-fn to(port: u16) -> Endpoint {
+pub(super) fn to(port: u16) -> Endpoint {
     Endpoint::new("localhost", port).unwrap()
 }
 
