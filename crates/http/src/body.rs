@@ -51,6 +51,12 @@ impl Body {
         Self::from_stream(ReaderStream::with_capacity(reader, 64 << 10))
     }
 
+    /// What a reader gives, which must be `length` bytes: fewer or more is an error while it is sent. Sent once.
+    pub fn from_reader_with_length(reader: impl AsyncRead + Send + 'static, length: u64) -> Self {
+        let body = Self::from_reader(reader);
+        Self(Inner::Stream(Box::pin(Measured { body, left: length })))
+    }
+
     /// Any body of the `http-body` crate, trailers and all.
     pub fn from_body<B>(body: B) -> Self
     where
@@ -255,6 +261,41 @@ impl http_body::Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A body whose length was said.
+struct Measured {
+    body: Body,
+    left: u64,
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let came = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
+            Some(Err(_)) => return Poll::Ready(frame),
+            None if self.left > 0 => {
+                let left = self.left;
+                return Poll::Ready(Some(Err(
+                    format!("the body ended {left} bytes before the length that was said").into()
+                )));
+            }
+            None => return Poll::Ready(None),
+        };
+        let Some(left) = self.left.checked_sub(came) else {
+            return Poll::Ready(Some(Err("the body is longer than was said".into())));
+        };
+        self.left = left;
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 

@@ -88,14 +88,35 @@ pub(crate) struct Settings {
     pub(crate) max_body: usize,
 }
 
+/// The verbs of a client that has `request`.
 macro_rules! verbs {
-    ($($(#[$doc:meta])* $name:ident, $method:ident;)*) => {$(
+    ($builder:ty) => {
+        verbs! { $builder;
+            /// Asks for what is there.
+            get, GET;
+            /// Asks for its head alone.
+            head, HEAD;
+            /// Hands something in.
+            post, POST;
+            /// Puts something there.
+            put, PUT;
+            /// Changes what is there.
+            patch, PATCH;
+            /// Takes it away.
+            delete, DELETE;
+            /// Asks what can be done.
+            options, OPTIONS;
+        }
+    };
+    ($builder:ty; $($(#[$doc:meta])* $name:ident, $method:ident;)*) => {$(
         $(#[$doc])*
-        pub fn $name(&self, uri: impl IntoUri) -> RequestBuilder {
-            request::start(self, Method::$method, uri)
+        pub fn $name(&self, uri: impl IntoUri) -> $builder {
+            self.request(Method::$method, uri)
         }
     )*};
 }
+#[cfg_attr(not(feature = "blocking"), allow(unused_imports, reason = "the other client has the same verbs"))]
+pub(crate) use verbs;
 
 impl Client {
     /// A client with defaults that are right for most.
@@ -112,26 +133,11 @@ impl Client {
         Self(Arc::new(Inner { pool, settings, layers, keys: Mutex::default(), broken: Broken::default() }))
     }
 
-    verbs! {
-        /// Asks for what is there.
-        get, GET;
-        /// Asks for its head alone.
-        head, HEAD;
-        /// Hands something in.
-        post, POST;
-        /// Puts something there.
-        put, PUT;
-        /// Changes what is there.
-        patch, PATCH;
-        /// Takes it away.
-        delete, DELETE;
-        /// Asks what can be done.
-        options, OPTIONS;
-    }
+    verbs!(RequestBuilder);
 
     /// A request by any method.
     pub fn request(&self, method: Method, uri: impl IntoUri) -> RequestBuilder {
-        request::start(self, method, uri)
+        request::start(self, method, uri, ())
     }
 
     /// Sends a request, and waits for the head of its response. Dropping the future cancels the call.

@@ -6,7 +6,8 @@
 //!   all; retries that know what became of the request, within a budget, `Retry-After`, hedging; redirects; cookies with the
 //!   public suffix list; gzip, deflate, br and zstd undone within limits; forms, multipart, JSON; Basic, Bearer and Digest; HSTS;
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
-//!   ways with progress; bounds for every phase, timings of each; middleware, tower services.
+//!   ways with progress; bounds for every phase, timings of each; middleware, tower services;
+//!   a face without `async` (feature `blocking`).
 //! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push, international host
 //!   names (write them in punycode).
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
@@ -27,6 +28,8 @@
 pub mod alt_svc;
 mod attempt;
 mod auth;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body;
 mod builder;
 pub mod cache;

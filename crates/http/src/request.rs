@@ -167,21 +167,24 @@ impl fmt::Debug for Request {
 }
 
 /// Puts a request together. What is wrong is kept, and comes out when it is sent.
+///
+/// `By` is how it is sent: awaited, or waited for (`blocking::RequestBuilder`, with the feature `blocking`).
 #[must_use = "a request does nothing until it is sent"]
 #[derive(Debug)]
-pub struct RequestBuilder {
+pub struct RequestBuilder<By = ()> {
     client: Client,
     request: Result<Box<Request>>,
+    by: By,
 }
 
-impl RequestBuilder {
-    pub(crate) fn new(client: Client, method: Method, uri: Result<Uri>) -> Self {
+impl<By> RequestBuilder<By> {
+    fn new(client: Client, method: Method, uri: Result<Uri>, by: By) -> Self {
         let request = uri.and_then(|uri| {
             let mut request = Request::new(method, uri);
             crate::auth::from_uri(&mut request.parts)?;
             Ok(Box::new(request))
         });
-        Self { client, request }
+        Self { client, request, by }
     }
 
     fn map(mut self, change: impl FnOnce(&mut Request) -> Result<()>) -> Self {
@@ -457,13 +460,21 @@ impl RequestBuilder {
         self.request.map(|request| *request)
     }
 
+    /// Who sends what, and how.
+    pub(crate) fn into_parts(self) -> (Client, Result<Box<Request>>, By) {
+        (self.client, self.request, self.by)
+    }
+}
+
+impl RequestBuilder {
     /// Sends it, and waits for the head of the response. Dropping the future cancels the call.
     pub async fn send(self) -> Result<Response> {
-        self.client.run(self.request?).await
+        let (client, request, ()) = self.into_parts();
+        client.run(request?).await
     }
 }
 
 /// Whatever names a URL, for the verbs of the client.
-pub(crate) fn start(client: &Client, method: Method, uri: impl IntoUri) -> RequestBuilder {
-    RequestBuilder::new(client.clone(), method, uri.into_uri())
+pub(crate) fn start<By>(client: &Client, method: Method, uri: impl IntoUri, by: By) -> RequestBuilder<By> {
+    RequestBuilder::new(client.clone(), method, uri.into_uri(), by)
 }

@@ -86,7 +86,15 @@ pub use connect::{connector_from_env, connector_from_str, hop_schemes};
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.
-#[cfg(all(doctest, feature = "dns", feature = "http", feature = "redis", feature = "smtp", feature = "ssh"))]
+#[cfg(all(
+    doctest,
+    feature = "blocking",
+    feature = "dns",
+    feature = "http",
+    feature = "redis",
+    feature = "smtp",
+    feature = "ssh"
+))]
 #[doc = include_str!("../../../README.md")]
 #[derive(Debug)]
 pub struct Readme;
