@@ -16,6 +16,7 @@ mod events;
 mod proxies;
 mod records;
 mod servers;
+mod signing;
 mod storms;
 
 use http::{StatusCode, Version as Spoken};

@@ -24,21 +24,27 @@ use crate::incoming::Incoming;
 use crate::key::Key;
 use crate::request::{More, Request};
 use crate::response::{Meta, Response, Timings, retry_after};
+use crate::sign::{self, Signed};
 
 impl Client {
     /// One request, as often as its failures allow.
     pub(crate) async fn attempts(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
         let more = request.options.more.as_deref();
         let retry = more.and_then(|more| more.retry.as_ref()).unwrap_or(&self.settings().retry);
+        let signer = more.and_then(|more| more.signer.as_ref()).or(self.settings().signer.as_ref());
+        let signer = signer.filter(|_| more.is_none_or(|more| !more.unsigned));
+        let mut signed = None;
         let ask = portolan_pool::Request::new()
             .idempotent(is_idempotent(&request.parts, more))
             .replayable(request.body.is_replayable());
         let mut attempt = 1;
         loop {
             // What is rare is boxed: a future is moved about, and as large as its largest branch.
-            let outcome = match more.and_then(|more| more.hedge) {
-                None => self.by_ways(&request.parts, &mut request.body, more, timeouts).await,
-                Some(after) => Box::pin(self.hedged(&request.parts, &mut request.body, more, timeouts, after)).await,
+            let (parts, body) = (&request.parts, &mut request.body);
+            let outcome = match (signer, more.and_then(|more| more.hedge)) {
+                (None, None) => self.by_ways(parts, body, more, timeouts).await,
+                (None, Some(after)) => Box::pin(self.hedged(parts, body, more, timeouts, after)).await,
+                (Some(by), _) => Box::pin(self.signed(by, &mut signed, parts, body, more, timeouts)).await,
             };
             let (error, response) = match outcome {
                 Ok(mut response) => {
@@ -66,6 +72,32 @@ impl Client {
                 (_, None) => return Err(error),
             }
             attempt += 1;
+        }
+    }
+
+    /// One attempt that is signed, and another where signing anew may cure what it was refused for.
+    async fn signed(
+        &self,
+        by: &sign::By,
+        signed: &mut Option<Signed>,
+        parts: &Parts,
+        body: &mut Body,
+        more: Option<&More>,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        let mut cured = false;
+        loop {
+            let signed = sign::renew(by, signed, parts, body).await?;
+            let response = match more.and_then(|more| more.hedge) {
+                None => self.by_ways(&signed.parts, &mut signed.body, more, timeouts).await?,
+                Some(after) => Box::pin(self.hedged(&signed.parts, &mut signed.body, more, timeouts, after)).await?,
+            };
+            let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            if cured || !refused || !body.is_replayable() || !by.refused(&response) {
+                return Ok(response);
+            }
+            tracing::debug!(status = response.status().as_u16(), "signed anew");
+            cured = true;
         }
     }
 

@@ -23,6 +23,7 @@ use crate::hsts::Hsts;
 use crate::key::Keepalive;
 use crate::middleware::{Layer, Middleware};
 use crate::redirect::Redirect;
+use crate::sign::{By, Sign};
 use crate::version::Version;
 
 /// The longest body that is gathered into memory, unless more is allowed.
@@ -82,6 +83,7 @@ impl Default for ClientBuilder {
                 https_only: false,
                 referer: false,
                 max_body: MAX_BODY,
+                signer: None,
             },
         }
     }
@@ -324,6 +326,13 @@ impl ClientBuilder {
     /// 256 MiB; streams are not bounded.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.settings.max_body = bytes;
+        self
+    }
+
+    /// Signs every request as it goes out, unless it says otherwise: for clients of one service, since whoever is asked gets a
+    /// signature. See [`Sign`] for redirects and repetitions.
+    pub fn sign(mut self, signer: impl Sign) -> Self {
+        self.settings.signer = Some(By::new(signer));
         self
     }
 

@@ -46,7 +46,10 @@ impl Civil {
     }
 
     /// The moment that is `unix` seconds after 1970.
-    #[cfg_attr(not(any(test, feature = "har")), expect(dead_code, reason = "only HAR writes dates of this form"))]
+    #[cfg_attr(
+        not(any(test, feature = "har", feature = "sigv4")),
+        expect(dead_code, reason = "HAR and SigV4 write dates")
+    )]
     pub(crate) fn from_unix(unix: i64) -> Self {
         let days = unix.div_euclid(DAY) + 719_468;
         let second_of_day = unix.rem_euclid(DAY);

@@ -27,6 +27,7 @@ use crate::middleware::{Layer, Next};
 use crate::redirect::Redirect;
 use crate::request::{self, Request, RequestBuilder};
 use crate::response::Response;
+use crate::sign::By;
 use crate::uri::IntoUri;
 use crate::version::Version;
 use crate::ways::Broken;
@@ -86,6 +87,7 @@ pub(crate) struct Settings {
     pub(crate) https_only: bool,
     pub(crate) referer: bool,
     pub(crate) max_body: usize,
+    pub(crate) signer: Option<By>,
 }
 
 /// The verbs of a client that has `request`.

@@ -7,7 +7,7 @@
 //!   public suffix list; gzip, deflate, br and zstd undone within limits; forms, multipart, JSON; Basic, Bearer and Digest; HSTS;
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
 //!   ways with progress; bounds for every phase, timings of each; middleware, tower services;
-//!   a face without `async` (feature `blocking`).
+//!   requests signed as they go out, for AWS among others (feature `sigv4`); a face without `async` (feature `blocking`).
 //! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push, international host
 //!   names (write them in punycode).
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
@@ -55,6 +55,9 @@ mod redirect;
 mod request;
 mod response;
 mod service;
+mod sign;
+#[cfg(feature = "sigv4")]
+pub mod sigv4;
 mod upgrade;
 mod uri;
 mod version;
@@ -68,6 +71,7 @@ pub use middleware::{Middleware, Next};
 pub use redirect::{Hop as RedirectHop, Redirect};
 pub use request::{Request, RequestBuilder};
 pub use response::{Failed, Response, Timings};
+pub use sign::Sign;
 pub use upgrade::Upgraded;
 pub use uri::IntoUri;
 pub use version::Version;

@@ -134,11 +134,10 @@ impl Redirect {
     /// Turns `request` to `to`, as the status asks.
     pub(crate) fn turn(&self, request: &mut Request, status: StatusCode, to: Uri, referer: bool) -> Result<()> {
         let to_get = self.becomes_get(status, &request.parts.method);
-        if !uri::same_origin(&request.parts.uri, &to)
-            && let Some(more) = &mut request.options.more
-        {
+        if !uri::same_origin(&request.parts.uri, &to) {
             // Whoever may ask for an answer to a challenge could pass on the challenge of another.
-            more.digest = None;
+            let more = request.options.more();
+            (more.digest, more.unsigned) = (None, true);
         }
         let parts = &mut request.parts;
         if to_get {

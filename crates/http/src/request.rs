@@ -16,6 +16,7 @@ use crate::key::Keepalive;
 use crate::multipart::Form;
 use crate::redirect::Redirect;
 use crate::response::Response;
+use crate::sign::{By, Sign};
 use crate::uri::IntoUri;
 use crate::version::Version;
 
@@ -46,6 +47,9 @@ pub(crate) struct More {
     pub(crate) hedge: Option<Duration>,
     /// Bodies come as they are on the wire.
     pub(crate) raw: bool,
+    pub(crate) signer: Option<By>,
+    /// Whatever the client says; where the request has left its origin, too.
+    pub(crate) unsigned: bool,
 }
 
 impl Options {
@@ -137,6 +141,12 @@ impl Request {
     /// Which version it is sent by.
     pub fn set_version(&mut self, version: Version) {
         self.options.more().version = Some(version);
+    }
+
+    /// Who signs it as it goes out, instead of the client's signer.
+    pub fn set_signer(&mut self, signer: impl Sign) {
+        let more = self.options.more();
+        (more.signer, more.unsigned) = (Some(By::new(signer)), false);
     }
 
     /// The same request once more, if its body can be had once more.
@@ -294,6 +304,22 @@ impl<By> RequestBuilder<By> {
     pub fn digest_auth(self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.map(|request| {
             request.options.more().digest = Some(Credentials::new(user, password));
+            Ok(())
+        })
+    }
+
+    /// Signs the request as it goes out, instead of the client's signer.
+    pub fn sign(self, signer: impl Sign) -> Self {
+        self.map(|request| {
+            request.set_signer(signer);
+            Ok(())
+        })
+    }
+
+    /// Leaves the request unsigned, whatever the client says.
+    pub fn unsigned(self) -> Self {
+        self.map(|request| {
+            request.options.more().unsigned = true;
             Ok(())
         })
     }
