@@ -101,6 +101,11 @@ fn main() {
             let (micros, rate, _) = paired::run(make, url, tasks.parse().unwrap(), each.parse().unwrap());
             println!("{name}: {micros:.2} us CPU/op {rate:.0} ops/s");
         }
+        ["at", name, "download", url, _, each] => {
+            let make: Make = if *name == "portolan" { ours::download } else { reqwest_::download };
+            let (micros, rate, _) = paired::run(make, url, 1, each.parse().unwrap());
+            println!("{name}: {micros:.2} us CPU/op {rate:.2} ops/s");
+        }
         _ => panic!("usage: portolan-bench-http3 [at NAME get URL TASKS EACH]"),
     }
 }

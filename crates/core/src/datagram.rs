@@ -230,14 +230,26 @@ impl Datagram {
         received
     }
 
+    /// The system's socket, unless a relay carries the datagrams: for who makes system calls of his own, as QUIC does to pass
+    /// many datagrams in one. What they move is said to [`moved`](Self::moved), and they go to the peer alone.
+    pub fn socket(&self) -> Option<&UdpSocket> {
+        match &self.io {
+            Inner::Udp(socket) => Some(socket),
+            Inner::Relay(_) => None,
+        }
+    }
+
+    /// Counts payloads that went through [`socket`](Self::socket), in bytes.
+    pub fn moved(&self, sent: usize, received: usize) {
+        self.sent(sent);
+        self.received(received);
+    }
+
     /// The socket itself, for options that a relay cannot have.
     pub(crate) fn udp(&self) -> Result<&UdpSocket> {
-        match &self.io {
-            Inner::Udp(socket) => Ok(socket),
-            Inner::Relay(_) => {
-                Err(Error::new(crate::Kind::Unsupported, "a relay has no socket options").with_phase(Phase::Setup))
-            }
-        }
+        self.socket().ok_or_else(|| {
+            Error::new(crate::Kind::Unsupported, "a relay has no socket options").with_phase(Phase::Setup)
+        })
     }
 
     fn check_size(&self, datagram: &[u8]) -> Result<()> {

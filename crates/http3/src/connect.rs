@@ -1,8 +1,10 @@
 //! From an endpoint to a connection: QUIC over the connector's datagrams.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
 use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Connector, Datagram, Endpoint, Error, Kind, Phase, Result, Tls, clock};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -50,7 +52,7 @@ pub async fn connect_as(
 /// Tries the address that the connector chooses, then the others that the name has. Through hops the choice is theirs.
 async fn dial(connector: &Connector, to: &Endpoint, name: &str, options: Options) -> Result<(SendRequest, Connection)> {
     let mut config = ClientConfig::new(Arc::new(tls_config(connector.tls(), options.early_data)?));
-    config.transport_config(Arc::new(options.to_plain_transport()?));
+    config.transport_config(Arc::new(options.to_transport()?));
     let began = clock::now();
     let datagram = connector.datagram(to).await?;
     let direct = datagram.info().hops.is_empty() && to.name().is_some();
@@ -98,7 +100,7 @@ impl Way<'_> {
         info.attempts = self.attempts;
         let peer = datagram.peer().and_then(Endpoint::socket_addr);
         let peer = peer.unwrap_or_else(|| SocketAddr::new(NOBODY.into(), self.to.port()));
-        let socket = Socket::new(datagram, peer);
+        let socket = Socket::new(datagram, peer).map_err(|error| Error::io(Phase::Setup, error))?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             None,
@@ -121,7 +123,7 @@ impl Way<'_> {
             connecting
         };
         let limit = self.connector.timeouts().attempt_limit();
-        let handshaken = async { connecting.await.map_err(|error| failed(error, &socket)) };
+        let handshaken = handshaken(connecting, &socket);
         let quic = clock::within(limit, Phase::Connect, handshaken).await?;
         socket.established();
         info.tls = Some(tls_info(&quic));
@@ -149,8 +151,17 @@ pub(crate) fn refused(error: ConnectError) -> Error {
     }
 }
 
+/// Waits for the handshake, or the word that nobody listens.
+pub(crate) async fn handshaken(connecting: quinn::Connecting, socket: &Socket) -> Result<quinn::Connection> {
+    let refused = pin!(socket.refused());
+    match select(connecting, refused).await {
+        Either::Left((connected, _)) => connected.map_err(|error| failed(error, socket)),
+        Either::Right((error, _)) => Err(Error::io(Phase::Connect, error)),
+    }
+}
+
 /// Why the handshake failed.
-pub(crate) fn failed(error: ConnectionError, socket: &Socket) -> Error {
+fn failed(error: ConnectionError, socket: &Socket) -> Error {
     if let Some(kind) = socket.failed() {
         return Error::io(Phase::Connect, kind.into());
     }

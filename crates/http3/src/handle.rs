@@ -284,15 +284,21 @@ impl SendRequest {
         self.shared.quic.rtt()
     }
 
+    /// The largest datagram that the path is known to carry, in bytes: at least 1200, and probed for where no relay is between.
+    pub fn mtu(&self) -> u16 {
+        self.shared.quic.stats().path.current_mtu
+    }
+
     /// Goes on over another way to the same peer: after the network has changed. What is in flight survives. For connections
     /// made by [`connect`](crate::connect) only; where the caller has an endpoint, it is the endpoint that is rebound.
     pub fn rebind(&self, datagram: Datagram) -> Result<()> {
         let Some(endpoint) = &self.shared.endpoint else {
             return Err(unsent(Kind::Unsupported, "the endpoint is the caller's own"));
         };
-        let socket = Socket::new(datagram, self.shared.quic.remote_address());
+        let setup = |error| Error::io(Phase::Setup, error);
+        let socket = Socket::new(datagram, self.shared.quic.remote_address()).map_err(setup)?;
         socket.established();
-        endpoint.rebind_abstract(socket).map_err(|error| Error::io(Phase::Setup, error))
+        endpoint.rebind_abstract(socket).map_err(setup)
     }
 
     /// Ends the connection gracefully: GOAWAY is sent, what is in flight is finished, and nothing new is taken.

@@ -47,7 +47,7 @@ use tokio::io::ReadBuf;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::body::RecvBody;
-use crate::connect::{NOBODY, failed, refused, tls_config};
+use crate::connect::{NOBODY, handshaken, refused, tls_config};
 use crate::connection::begin;
 use crate::datagrams::Datagrams;
 use crate::ext::Protocol;
@@ -238,7 +238,7 @@ impl Layer {
             let message = format!("datagrams of {room} bytes are too small for QUIC, which needs {SMALLEST_MTU}");
             return Err(Error::new(Kind::Unsupported, message).with_phase(Phase::Hop));
         }
-        let mut transport = options.to_plain_transport()?;
+        let mut transport = options.to_transport()?;
         transport.initial_mtu(u16::try_from(room).unwrap_or(u16::MAX));
         let mut config = ClientConfig::new(Arc::new(tls_config(cx.hop_tls(), false)?));
         config.transport_config(Arc::new(transport));
@@ -246,7 +246,7 @@ impl Layer {
         let (peer, local) = (datagram.info().peer, datagram.local_addr().ok());
         let remote = datagram.peer().and_then(Endpoint::socket_addr);
         let remote = remote.unwrap_or_else(|| SocketAddr::new(NOBODY.into(), proxy.port()));
-        let socket = Socket::new(datagram, remote);
+        let socket = Socket::new(datagram, remote).map_err(|error| Error::io(Phase::Setup, error))?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             None,
@@ -255,7 +255,7 @@ impl Layer {
         )
         .map_err(|error| Error::io(Phase::Setup, error))?;
         let connecting = endpoint.connect_with(config, remote, &proxy.host_text()).map_err(refused)?;
-        let handshake = async { connecting.await.map_err(|error| failed(error, &socket)) };
+        let handshake = handshaken(connecting, &socket);
         let quic = clock::within(cx.timeouts().attempt_limit(), Phase::Connect, handshake).await?;
         socket.established();
         let (client, connection) = begin(quic, Some(endpoint), options, ConnectionInfo::default(), None)?;

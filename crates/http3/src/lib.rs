@@ -5,11 +5,13 @@
 //! - **What works**: requests and streamed bodies with backpressure, trailers both ways, informational responses, QPACK with
 //!   the dynamic table both ways, the peer's MAX_FIELD_SECTION_SIZE, GOAWAY and H3_REQUEST_REJECTED as exact
 //!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297),
-//!   proxies ([`hop`]), early data on request, going over to another way ([`SendRequest::rebind`]).
+//!   proxies ([`hop`]), early data on request, going over to another way ([`SendRequest::rebind`]). Where no relay is between,
+//!   many datagrams go through one system call (GSO, GRO, recvmmsg), congestion is marked (ECN), and what the path carries is
+//!   probed for ([`SendRequest::mtu`]).
 //! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, racing addresses
 //!   (they are tried in turn),
-//!   segmentation offload and path MTU discovery over the connector's datagrams, multipath, QUIC v2. What TLS agreed on is
-//!   known but for the cipher suite and the group, which `quinn` doesn't tell.
+//!   datagrams beyond 1452 bytes, multipath, QUIC v2; through a relay datagrams go one by one, of 1200 bytes. What TLS agreed
+//!   on is known but for the cipher suite and the group, which `quinn` doesn't tell.
 //! - **Tested against**: a scripted peer that breaks the rules, the h3 crate's server, aioquic, Caddy.
 //! - **Security**: frames are measured before room is made for them; header lists, unknown frames and streams, empty data and
 //!   what waits for the header table are bounded; what a stream may hold is its window. See [`Options`].

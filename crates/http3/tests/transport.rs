@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind, Phase, Resolver, Roots, Timeouts, Tls};
 use portolan_http3::{Event, Options, connect, connect_as};
@@ -19,40 +19,6 @@ use portolan_testbed::Certs;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
-
-/// Answers each request with its path after its body, on this endpoint, until the test ends.
-fn serve(endpoint: quinn::Endpoint) -> SocketAddr {
-    let addr = endpoint.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Some(incoming) = endpoint.accept().await {
-            tokio::spawn(async move {
-                let Ok(quic) = incoming.accept().unwrap().await else { return };
-                let Ok(mut server) = h3::server::Connection::new(h3_quinn::Connection::new(quic)).await else { return };
-                while let Ok(Some(resolver)) = server.accept().await {
-                    tokio::spawn(answer(resolver));
-                }
-            });
-        }
-    });
-    addr
-}
-
-async fn answer(resolver: h3::server::RequestResolver<h3_quinn::Connection, Bytes>) {
-    let Ok((request, mut stream)) = resolver.resolve_request().await else { return };
-    let mut body = Vec::new();
-    while let Ok(Some(mut data)) = stream.recv_data().await {
-        let len = data.remaining();
-        body.extend_from_slice(&data.copy_to_bytes(len));
-    }
-    body.extend_from_slice(request.uri().path().as_bytes());
-    stream.send_response(Response::new(())).await.unwrap();
-    stream.send_data(Bytes::from(body)).await.unwrap();
-    stream.finish().await.unwrap();
-}
-
-async fn body(client: &portolan_http3::SendRequest, path: &str) -> Bytes {
-    client.send(get(path)).await.unwrap().into_body().collect().await.unwrap().to_bytes()
-}
 
 #[tokio::test]
 async fn nobody_there_is_told_at_once() {

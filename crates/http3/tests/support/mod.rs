@@ -8,8 +8,8 @@ pub mod raw;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::Request;
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use portolan_core::{Connector, Endpoint, Roots, Tls};
 use portolan_http3::{Options, SendRequest, connect};
@@ -39,6 +39,40 @@ pub fn server_config(certs: &Certs, alpn: &[u8]) -> quinn::ServerConfig {
 
 pub fn endpoint(config: quinn::ServerConfig) -> quinn::Endpoint {
     quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+/// Answers each request with its path after its body, on this endpoint, until the test ends.
+pub fn serve(endpoint: quinn::Endpoint) -> SocketAddr {
+    let addr = endpoint.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            tokio::spawn(async move {
+                let Ok(quic) = incoming.accept().unwrap().await else { return };
+                let Ok(mut server) = h3::server::Connection::new(h3_quinn::Connection::new(quic)).await else { return };
+                while let Ok(Some(resolver)) = server.accept().await {
+                    tokio::spawn(answer(resolver));
+                }
+            });
+        }
+    });
+    addr
+}
+
+pub async fn answer(resolver: h3::server::RequestResolver<h3_quinn::Connection, Bytes>) {
+    let Ok((request, mut stream)) = resolver.resolve_request().await else { return };
+    let mut body = Vec::new();
+    while let Ok(Some(mut data)) = stream.recv_data().await {
+        let len = data.remaining();
+        body.extend_from_slice(&data.copy_to_bytes(len));
+    }
+    body.extend_from_slice(request.uri().path().as_bytes());
+    stream.send_response(Response::new(())).await.unwrap();
+    stream.send_data(Bytes::from(body)).await.unwrap();
+    stream.finish().await.unwrap();
+}
+
+pub async fn body(client: &portolan_http3::SendRequest, path: &str) -> Bytes {
+    client.send(get(path)).await.unwrap().into_body().collect().await.unwrap().to_bytes()
 }
 
 /// A connector that trusts the certificates.
