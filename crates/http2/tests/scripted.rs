@@ -332,10 +332,13 @@ async fn each_way_to_lose_a_stream_says_what_became_of_it() {
         let client = client.clone();
         tokio::spawn(async move { client.send(get("/")).await?.into_body().collect().await })
     };
-    let (refused, cancelled, answered, complete) = (send(), send(), send(), send());
-    for _ in 0..4 {
+    let (refused, cancelled, answered, complete, judged) = (send(), send(), send(), send(), send());
+    for _ in 0..5 {
         peer.request().await;
     }
+    peer.send(RST_STREAM, 0, 9, &1u32.to_be_bytes()).await;
+    let judged = judged.await.unwrap().unwrap_err();
+    assert_eq!((judged.delivery(), code(&judged)), (Delivery::Answered, Some(1)), "it would be judged so again");
     peer.send(RST_STREAM, 0, 1, &7u32.to_be_bytes()).await;
     peer.send(RST_STREAM, 0, 3, &8u32.to_be_bytes()).await;
     peer.headers(5, 0, &[(":status", "200")]).await;
@@ -480,7 +483,8 @@ async fn malformed_responses_fail_their_stream_alone() {
         }
         let reset = peer.until(RST_STREAM).await;
         assert_eq!((reset.id, Code::new(reset.u32())), (id, Code::PROTOCOL_ERROR), "case {number}");
-        assert_eq!(call.await.unwrap().unwrap_err().kind(), Kind::Protocol, "case {number}");
+        let error = call.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (Kind::Protocol, Delivery::Answered), "case {number}");
     }
     for (promised, body) in [("5", "1234"), ("3", "1234")] {
         let call = tokio::spawn({
@@ -504,7 +508,7 @@ async fn a_header_list_beyond_the_limit_fails_its_stream_alone() {
     peer.request().await;
     peer.headers(1, 0, &[(":status", "200"), ("x-a", &"a".repeat(150)), ("x-b", &"b".repeat(150))]).await;
     let error = call.await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), Kind::Limit);
+    assert_eq!((error.kind(), error.delivery()), (Kind::Limit, Delivery::Answered));
     let call = tokio::spawn(async move { client.send(get("/")).await });
     assert_eq!(peer.request().await.0, 3);
     peer.respond(3, b"").await;

@@ -123,7 +123,12 @@ impl Reading {
             match self.poll_parsed(cx) {
                 Poll::Ready(Ok(Some(piece))) => return Poll::Ready(Ok(piece)),
                 Poll::Ready(Ok(None)) => {}
-                Poll::Ready(Err(violation)) => return Poll::Ready(Err(self.violated(violation))),
+                Poll::Ready(Err(violation)) => {
+                    let error = self.violated(violation);
+                    // What came breaks the rules or the limits: it came all the same.
+                    let error = if violation.stream_only { error.with_delivery(Delivery::Answered) } else { error };
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Pending => return Poll::Pending,
             }
             match self.recv.poll_chunk(cx) {

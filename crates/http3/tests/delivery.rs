@@ -247,6 +247,7 @@ async fn a_stream_that_fails_fails_alone() {
         script(&mut stream).await;
         let error = failing.await.unwrap().unwrap_err();
         assert_eq!((error.code(), error.kind()), (code, kind), "{error:?}");
+        assert!(kind != Kind::Limit || error.delivery() == Delivery::Answered, "{error:?}");
     }
     surviving.answer(b"alive").await;
     let body = survivor.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();

@@ -45,6 +45,18 @@ impl Code {
         Self(code)
     }
 
+    /// Whether the peer says that the request itself breaks the rules: it would do so again.
+    pub(crate) fn is_verdict(self) -> bool {
+        matches!(
+            self,
+            Self::PROTOCOL_ERROR
+                | Self::FLOW_CONTROL_ERROR
+                | Self::STREAM_CLOSED
+                | Self::FRAME_SIZE_ERROR
+                | Self::COMPRESSION_ERROR
+        )
+    }
+
     /// To the wire.
     pub const fn value(self) -> u32 {
         self.0

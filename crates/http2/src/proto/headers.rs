@@ -5,7 +5,7 @@
 use bytes::BytesMut;
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
-use portolan_core::Kind;
+use portolan_core::{Delivery, Kind};
 use portolan_hpack::{Field, Name, Pseudo};
 
 use super::code::Code;
@@ -120,11 +120,10 @@ impl Engine {
         let Some(key) = key else { return self.on_unwanted(id) };
         self.budget.useful();
         if summary.cut {
-            self.reset(
-                key,
-                Code::CANCEL,
-                Failure::new(Kind::Limit, "a header list beyond the limit").with_code(Code::CANCEL),
-            );
+            let (bytes, fields) = (self.config.max_header_list_size, self.config.max_header_fields);
+            let message = format!("a header list of more than {bytes} bytes or {fields} fields");
+            let failure = Failure::new(Kind::Limit, message).with_code(Code::CANCEL);
+            self.reset(key, Code::CANCEL, failure.with_delivery(Delivery::Answered));
             return Ok(());
         }
         let outcome = match (message.malformed, self.streams.get(key)) {
@@ -135,7 +134,10 @@ impl Engine {
         match outcome {
             Ok(()) if end_stream => self.on_end(key),
             Ok(()) => self.wake_reader(key),
-            Err(what) => self.malformed(key, what),
+            Err(what) => {
+                let failure = Failure::new(Kind::Protocol, what).with_code(Code::PROTOCOL_ERROR);
+                self.reset(key, Code::PROTOCOL_ERROR, failure.with_delivery(Delivery::Answered));
+            }
         }
         Ok(())
     }

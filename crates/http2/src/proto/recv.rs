@@ -93,6 +93,14 @@ impl Engine {
         if self.budget.spend(now) { Ok(()) } else { Err(Violation::calm("too many frames without use")) }
     }
 
+    fn granted(&mut self, increment: u32, now: Instant) -> Result<(), Violation> {
+        if self.budget.granted(increment, now) {
+            Ok(())
+        } else {
+            Err(Violation::calm("too many window updates for what was sent"))
+        }
+    }
+
     /// DATA (RFC 9113 6.1). The whole payload counts for flow control, padding included.
     fn on_data(&mut self, head: Head, input: &mut BytesMut, now: Instant) -> Result<(), Violation> {
         let payload = input.get(..head.len).unwrap_or_default();
@@ -197,7 +205,7 @@ impl Engine {
                 return Err(Violation::new(Code::FLOW_CONTROL_ERROR, "WINDOW_UPDATE of 0 or beyond 2^31-1"));
             }
             if self.blocked.is_empty() {
-                return self.spend(now);
+                return self.granted(increment, now);
             }
             self.wakes.append(&mut self.blocked);
             return Ok(());
@@ -205,7 +213,7 @@ impl Engine {
         if self.is_idle(head.id) {
             return Err(Violation::protocol("WINDOW_UPDATE on a stream that was never opened"));
         }
-        let Some(key) = self.streams.find(head.id) else { return self.spend(now) };
+        let Some(key) = self.streams.find(head.id) else { return self.granted(increment, now) };
         let Some(stream) = self.streams.get(key) else { return Ok(()) };
         if increment == 0 || !stream.send_window.shift(i64::from(increment)) {
             let failure = Failure::new(Kind::Protocol, "WINDOW_UPDATE of 0 or beyond 2^31-1");
@@ -214,7 +222,7 @@ impl Engine {
         }
         match stream.writer.take() {
             Some(writer) => self.wakes.push(writer),
-            None => self.spend(now)?,
+            None => self.granted(increment, now)?,
         }
         Ok(())
     }
@@ -232,6 +240,8 @@ impl Engine {
         let mut failure = Failure::new(Kind::Server, format!("the stream was reset: {code}")).with_code(code);
         if code == Code::REFUSED_STREAM {
             failure = failure.with_delivery(Delivery::Refused);
+        } else if code.is_verdict() {
+            failure = failure.with_delivery(Delivery::Answered);
         }
         // An answer that is complete stands: the peer only wants no more of the upload (RFC 9113 8.1).
         self.fail_stream(key, failure);

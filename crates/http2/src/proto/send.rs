@@ -146,7 +146,7 @@ impl Engine {
             let flags = if last { frame::END_STREAM } else { 0 };
             self.write(|out, _| frame::put_head(count, frame::DATA, flags, key.id, out));
             self.out.push(part);
-            self.budget.earn();
+            self.budget.earn(count);
             self.queued += count as u64;
             turn = turn.saturating_sub(count);
             if last {

@@ -52,6 +52,19 @@ impl Code {
         Self(code)
     }
 
+    /// Whether the peer says that the request itself breaks the rules: it would do so again.
+    pub(crate) fn is_verdict(self) -> bool {
+        matches!(
+            self,
+            Self::GENERAL_PROTOCOL_ERROR
+                | Self::FRAME_UNEXPECTED
+                | Self::FRAME_ERROR
+                | Self::ID_ERROR
+                | Self::MESSAGE_ERROR
+                | Self::QPACK_DECOMPRESSION_FAILED
+        )
+    }
+
     /// To the wire.
     pub const fn value(self) -> u64 {
         self.0

@@ -53,8 +53,12 @@ impl Failure {
     /// The peer reset the stream.
     pub(crate) fn reset(code: Code) -> Self {
         let failure = Self::new(Kind::Closed, format!("the peer reset the stream: {code}")).with_code(code);
-        // RFC 9114 8.1: no processing took place.
-        if code == Code::REQUEST_REJECTED { failure.with_delivery(Delivery::Refused) } else { failure }
+        match code {
+            // RFC 9114 8.1: no processing took place.
+            Code::REQUEST_REJECTED => failure.with_delivery(Delivery::Refused),
+            code if code.is_verdict() => failure.with_delivery(Delivery::Answered),
+            _ => failure,
+        }
     }
 
     /// The server did not take what was sent before the handshake was done: to it, it never came.
