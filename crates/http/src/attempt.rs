@@ -313,6 +313,7 @@ async fn patient<T>(
         let before = sent();
         match clock::within(Some(limit), Phase::FirstByte, work.as_mut()).await {
             Err(error) if error.is_timeout() && error.phase() == Some(Phase::FirstByte) && sent() != before => {}
+            Err(error) if error.protocol_name().is_none() => return Err(error.with_protocol(crate::PROTOCOL)),
             result => return result,
         }
     }

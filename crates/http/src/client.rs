@@ -396,8 +396,8 @@ impl Client {
 }
 
 /// An error that was born above connections, with whom it was about.
-fn named(error: Error, uri: &http::Uri) -> Error {
-    let error = error.with_protocol(crate::PROTOCOL);
+pub(crate) fn named(error: Error, uri: &http::Uri) -> Error {
+    let error = if error.protocol_name().is_none() { error.with_protocol(crate::PROTOCOL) } else { error };
     match Key::target(uri) {
         Ok((endpoint, _)) if error.endpoint().is_none() => error.with_endpoint(endpoint),
         _ => error,

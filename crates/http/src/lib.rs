@@ -64,8 +64,10 @@ mod version;
 mod ways;
 
 pub use body::Body;
+// The types that this crate's own are made of, so that one dependency will do.
 pub use builder::ClientBuilder;
 pub use client::Client;
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 pub use incoming::Incoming;
 pub use middleware::{Middleware, Next};
 pub use redirect::{Hop as RedirectHop, Redirect};
@@ -75,6 +77,17 @@ pub use sign::Sign;
 pub use upgrade::Upgraded;
 pub use uri::IntoUri;
 pub use version::Version;
+
+/// Asks for what is there, by a client made for this one request: who asks more than once makes a [`Client`] and keeps it.
+///
+/// ```no_run
+/// # async fn run() -> portolan_core::Result<()> {
+/// let text = portolan_http::get("https://example.org/").await?.text().await?;
+/// # Ok(()) }
+/// ```
+pub async fn get(uri: impl IntoUri) -> portolan_core::Result<Response> {
+    Client::new().get(uri).send().await
+}
 
 /// What the errors of this crate name as their protocol.
 const PROTOCOL: &str = "http";

@@ -481,6 +481,17 @@ impl<By> RequestBuilder<By> {
         })
     }
 
+    /// The same once more, if its body can be had once more.
+    ///
+    /// ```
+    /// let first = portolan_http::Client::new().post("http://example.org/").body("x");
+    /// assert!(first.try_clone().is_some());
+    /// ```
+    pub fn try_clone(&self) -> Option<Self> {
+        let request = self.request.as_ref().ok()?.try_clone()?;
+        Some(Self { client: self.client.clone(), request: Ok(Box::new(request)) })
+    }
+
     /// The request as it stands.
     pub fn build(self) -> Result<Request> {
         self.request.map(|request| *request)

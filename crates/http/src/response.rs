@@ -16,6 +16,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use crate::charset::{self, ContentType};
+use crate::client::named;
 use crate::decode::{DecodeOptions, decode};
 use crate::incoming::Incoming;
 
@@ -158,26 +159,28 @@ impl Response {
         http_body::Body::size_hint(&self.0.body).exact()
     }
 
+    /// [`error_for_status`](Self::error_for_status) for a response that is still wanted whole.
+    pub fn error_for_status_ref(&self) -> Result<&Self> {
+        let Whole { parts, meta, .. } = &*self.0;
+        match refused(parts.status, &parts.headers, &meta.uri) {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+
     /// An error for a status of 400 and above: [`Kind::Server`] with the status as its code, and [`Failed`] as its reply.
     pub fn error_for_status(self) -> Result<Self> {
-        let status = self.status();
-        if !status.is_client_error() && !status.is_server_error() {
-            return Ok(self);
+        match self.error_for_status_ref() {
+            Err(error) => Err(error),
+            Ok(_) => Ok(self),
         }
-        let message = format!("{status} from {}", crate::uri::Redacted(&self.0.meta.uri));
-        let after = retry_after(&self.0.parts.headers);
-        let reply = Failed { status, headers: self.0.parts.headers };
-        let error = Error::from_server(crate::PROTOCOL, message, reply).with_code(i64::from(status.as_u16()));
-        Err(match after {
-            Some(after) => error.with_retry_after(after),
-            None => error,
-        })
     }
 
     /// The next piece of the body; `None` at its end. Cancel safe.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
-            match self.0.body.frame().await.transpose()? {
+            let frame = self.0.body.frame().await.transpose();
+            match frame.map_err(|error| named(error, &self.0.meta.uri))? {
                 None => return Ok(None),
                 Some(frame) => match frame.into_data() {
                     Ok(data) if data.is_empty() => {}
@@ -207,8 +210,10 @@ impl Response {
         let max = self.0.meta.max_body;
         let too_long = || {
             let error = Error::new(Kind::Limit, format!("a body of more than {max} bytes"));
-            error.with_delivery(Delivery::Answered).with_phase(Phase::Idle).with_protocol(crate::PROTOCOL)
+            error.with_delivery(Delivery::Answered).with_phase(Phase::Idle)
         };
+        let uri = self.0.meta.uri.clone();
+        let too_long = || named(too_long(), &uri);
         if self.content_length().is_some_and(|length| length > max as u64) {
             return Err(too_long());
         }
@@ -245,10 +250,11 @@ impl Response {
     /// The whole body, which is JSON.
     #[cfg(feature = "json")]
     pub async fn json<T: serde::de::DeserializeOwned>(self) -> Result<T> {
+        let uri = self.0.meta.uri.clone();
         let bytes = self.bytes().await?;
         serde_json::from_slice(&bytes).map_err(|error| {
             let broken = Error::protocol(crate::PROTOCOL, format!("expected JSON: {error}"));
-            broken.with_delivery(Delivery::Answered).with_source(error)
+            named(broken.with_delivery(Delivery::Answered).with_phase(Phase::Idle).with_source(error), &uri)
         })
     }
 
@@ -309,6 +315,20 @@ impl Failed {
     pub(crate) fn new(status: StatusCode, headers: HeaderMap) -> Self {
         Self { status, headers }
     }
+}
+
+/// The error that a status stands for, if it says no.
+fn refused(status: StatusCode, headers: &HeaderMap, uri: &Uri) -> Option<Error> {
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    let message = format!("{status} from {}", crate::uri::Redacted(uri));
+    let reply = Failed { status, headers: headers.clone() };
+    let error = Error::from_server(crate::PROTOCOL, message, reply).with_code(i64::from(status.as_u16()));
+    Some(match retry_after(headers) {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    })
 }
 
 /// RFC 9110 10.2.3: seconds, or a date.

@@ -296,3 +296,33 @@ async fn a_redirect_to_http_of_a_host_that_asked_for_tls_stays_in_tls() {
     let client = Client::builder().connector(connector(&certs, &[])).build().unwrap();
     assert_eq!(client.get(web.url("/start")).send().await.unwrap_err().kind(), Kind::Blocked);
 }
+
+#[tokio::test]
+async fn an_error_says_whose_answer_it_was_wherever_it_was_met() {
+    let client = Client::builder().max_body(20).timeout(Duration::from_millis(500)).build().unwrap();
+    for (answer, kind) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut", Kind::Closed),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n{\"a\"", Kind::Protocol),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n123456789012345678901", Kind::Limit),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", Kind::Protocol),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", Kind::Server),
+        ("SSH-2.0-OpenSSH_9.2\r\n", Kind::Protocol),
+        ("", Kind::Closed),
+    ] {
+        let server = Rogue::tcp(Script::new().expect_until("\r\n\r\n").send(answer).close()).await;
+        let at = server.addr();
+        let json = async {
+            let response = client.post(format!("http://{at}/")).send().await?.error_for_status()?;
+            response.json::<serde_json::Value>().await
+        };
+        let error = json.await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{text}");
+        assert!(text.contains(&at.to_string()) && text.starts_with("http"), "{text}");
+    }
+    let silent = Rogue::tcp(Script::new().expect_until("\r\n\r\n").expect_close()).await;
+    let error = client.get(format!("http://{}/", silent.addr())).send().await.unwrap_err();
+    assert!(error.to_string().contains(&silent.addr().to_string()), "{error}");
+    let refused = client.get(format!("http://127.0.0.1:{}/", portolan_testbed::free_port())).send().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.delivery()), (Kind::Connect, portolan_core::Delivery::NotSent));
+}
