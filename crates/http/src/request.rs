@@ -487,9 +487,12 @@ impl<By> RequestBuilder<By> {
     /// let first = portolan_http::Client::new().post("http://example.org/").body("x");
     /// assert!(first.try_clone().is_some());
     /// ```
-    pub fn try_clone(&self) -> Option<Self> {
+    pub fn try_clone(&self) -> Option<Self>
+    where
+        By: Clone,
+    {
         let request = self.request.as_ref().ok()?.try_clone()?;
-        Some(Self { client: self.client.clone(), request: Ok(Box::new(request)) })
+        Some(Self { client: self.client.clone(), request: Ok(Box::new(request)), by: self.by.clone() })
     }
 
     /// The request as it stands.

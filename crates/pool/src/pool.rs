@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use portolan_core::clock::Instant;
 use portolan_core::{Delivery, Error, Kind, Phase, Result, clock};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::liveness::{Life, Liveness};
@@ -122,7 +123,7 @@ impl<M: Manage> Pool<M> {
     }
 
     /// Drops what is dead, too old or too long idle. The pool does it by itself when the time of an idle connection has come,
-    /// on the runtime that the connection was given back on.
+    /// as long as a runtime runs.
     pub fn sweep(&self) {
         let mut trash = Vec::new();
         {
@@ -248,6 +249,7 @@ impl<M: Manage> Place<M> {
             let tag = Tag { id: books.id(), live: live.clone(), retire_at: retire_at(pool.options.lifetime), uses: 1 };
             books.metrics.opened += 1;
             books.metrics.leases += 1;
+            books.runtime = Handle::try_current().ok();
             let bucket = books.buckets.entry(self.key.clone()).or_default();
             bucket.making -= usize::from(bucket.making > 0);
             bucket.trouble = None;
@@ -503,7 +505,7 @@ impl<M: Manage> Drop for Lease<M> {
             self.tag.live.unwatch();
             books.release(&self.key, false);
         } else if !closed && !books.reaper.as_ref().is_some_and(Reaper::is_there) {
-            books.reaper = Reaper::new(&pool);
+            books.reaper = Reaper::new(&pool, books.runtime.as_ref());
         }
         drop(books);
         if !closed {

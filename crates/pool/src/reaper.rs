@@ -25,10 +25,10 @@ impl Reaper {
         !self.0.is_finished()
     }
 
-    /// Begins, if there is a runtime to do so.
-    pub(crate) fn new<M: Manage>(pool: &Arc<Inner<M>>) -> Option<Self> {
-        let work = reap(Arc::downgrade(pool));
-        Some(Self(Handle::try_current().ok()?.spawn(work).abort_handle()))
+    /// Begins, on the runtime of the caller, or on the one that connections were made on last.
+    pub(crate) fn new<M: Manage>(pool: &Arc<Inner<M>>, last: Option<&Handle>) -> Option<Self> {
+        let runtime = Handle::try_current().ok().or_else(|| last.cloned())?;
+        Some(Self(runtime.spawn(reap(Arc::downgrade(pool))).abort_handle()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portolan_core::clock::{self, Instant};
 use portolan_core::{Kind, Phase};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::liveness::{Life, Liveness};
@@ -117,6 +118,8 @@ pub(crate) struct Books<K, C> {
     pub(crate) metrics: Metrics,
     pub(crate) closed: bool,
     pub(crate) reaper: Option<Reaper>,
+    /// Where connections were made last.
+    pub(crate) runtime: Option<Handle>,
     /// How many keys there may be before those of which nothing is left are forgotten.
     max_keys: usize,
 }
@@ -140,6 +143,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
             metrics: Metrics::default(),
             closed: false,
             reaper: None,
+            runtime: None,
             max_keys: MAX_EMPTY,
         }
     }

@@ -345,3 +345,19 @@ async fn a_pool_that_goes_takes_its_task_along() {
     tokio::task::yield_now().await;
     assert_eq!(tasks(), before);
 }
+
+#[test]
+fn a_connection_given_back_outside_of_its_runtime_ends_on_time_too() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (pool, _) = pool(1, PoolOptions::default().idle_timeout(Duration::from_secs(10)));
+    let lease = runtime.block_on(pool.acquire(&"a")).unwrap();
+    drop(lease);
+    assert_eq!(pool.metrics().idle, 1);
+    runtime.block_on(clock::sleep(Duration::from_secs(11)));
+    assert_eq!(pool.metrics().idle, 0);
+    // A runtime that is gone takes no task, and does no harm.
+    let lease = runtime.block_on(pool.acquire(&"a")).unwrap();
+    drop(runtime);
+    drop(lease);
+    assert_eq!(pool.metrics().idle, 1);
+}
