@@ -380,7 +380,8 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Takes these addresses for `name`, whatever the resolver says; the policy sees them all the same.
+    /// Takes these addresses for `name`, whatever the resolver says; the policy sees them all the same. A proxy that would resolve
+    /// the name is sent an address instead, unless [hops are trusted to resolve](Self::trust_hop_resolution).
     pub fn resolve(mut self, name: &str, addrs: impl IntoIterator<Item = std::net::IpAddr>) -> Self {
         self.settings.resolver = self.settings.resolver.with_override(name, addrs);
         self

@@ -200,7 +200,8 @@ impl DialContext {
     /// What a hop at `place` asks its proxy for: `to` itself, or the addresses it stands for.
     ///
     /// A name goes to the proxy as it is only if the proxy resolves (`remote`) and the policy allows anything, or the caller
-    /// said that it trusts its hops to resolve: a policy that was never shown the address could not hold.
+    /// said that it trusts its hops to resolve: a policy that was never shown the address could not hold. Nor could an address
+    /// that was set for the name by hand.
     pub async fn targets(&self, to: &Endpoint, place: Place, remote: bool) -> Result<Vec<Endpoint>> {
         if matches!(to.host(), Host::Unix(_)) {
             return Err(Error::usage("a Unix socket cannot be reached through a proxy"));
@@ -208,7 +209,8 @@ impl DialContext {
         let policy = self.policy(place.last);
         if let Some(name) = to.name() {
             policy.check_name(name, to.port())?;
-            if remote && (policy.is_any() || self.settings.trust_hops) {
+            let free = policy.is_any() && !self.settings.resolver.sets(name);
+            if remote && (free || self.settings.trust_hops) {
                 return Ok(vec![to.clone()]);
             }
         }

@@ -43,7 +43,9 @@ pub use multicast::Interface;
 pub use observe::{Observer, Observers};
 pub use policy::Policy;
 pub use raw::{IpProtocol, IpVersion, RawSocket};
-pub use resolve::{Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ServiceRecord, Services};
+pub use resolve::{
+    Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ResolverSchemes, ServiceRecord, Services, Texts,
+};
 pub use secret::{Credentials, Secret};
 pub use sockopt::{Bind, PRIVILEGED, SourcePort, TcpOptions};
 pub use stream::{Io, Stream};

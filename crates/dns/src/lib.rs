@@ -4,6 +4,12 @@
 // begin: xtask sync
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "doh")]
+pub mod doh;
+#[cfg(feature = "doq")]
+pub mod doq;
+#[cfg(feature = "dot")]
+pub mod dot;
 // end: xtask sync
 
 #[cfg(all(test, feature = "dns"))]

@@ -14,6 +14,7 @@ use crate::connection::{Connection, Early, begin, tls_info};
 use crate::handle::SendRequest;
 use crate::options::Options;
 use crate::proto::failure::PROTOCOL;
+use crate::quic::{Quic, Speaks};
 use crate::socket::Socket;
 
 /// What ALPN offers, and nothing else.
@@ -41,23 +42,42 @@ pub async fn connect_as(
     name: &str,
     options: Options,
 ) -> Result<(SendRequest, Connection)> {
-    let work = dial(connector, to, name, options);
+    let speaks = Speaks { protocol: PROTOCOL, semantics: Semantics::Http, alpn: ALPN };
+    let (Quic { connection, endpoint, info }, early) = dial(connector, to, name, speaks, &options).await?;
+    begin(connection, Some(endpoint), options, info, early)
+}
+
+/// QUIC to `to`, and the rest of its handshake where early data may be sent meanwhile.
+pub(crate) async fn dial(
+    connector: &Connector,
+    to: &Endpoint,
+    name: &str,
+    speaks: Speaks,
+    options: &Options,
+) -> Result<(Quic, Option<Early>)> {
+    let work = tried(connector, to, name, speaks, options);
     let connected = clock::within(connector.timeouts().total_limit(), Phase::Total, work).await;
     connected.map_err(|error| match error.endpoint() {
         Some(_) => error,
-        None => error.with_endpoint(to.clone()).with_protocol(PROTOCOL),
+        None => error.with_endpoint(to.clone()).with_protocol(speaks.protocol),
     })
 }
 
 /// Tries the address that the connector chooses, then the others that the name has. Through hops the choice is theirs.
-async fn dial(connector: &Connector, to: &Endpoint, name: &str, options: Options) -> Result<(SendRequest, Connection)> {
-    let mut config = ClientConfig::new(Arc::new(tls_config(connector.tls(), options.early_data)?));
+async fn tried(
+    connector: &Connector,
+    to: &Endpoint,
+    name: &str,
+    speaks: Speaks,
+    options: &Options,
+) -> Result<(Quic, Option<Early>)> {
+    let mut config = ClientConfig::new(Arc::new(tls_config(connector.tls(), speaks.alpn, options.early_data)?));
     config.transport_config(Arc::new(options.to_transport()?));
     let began = clock::now();
     let datagram = connector.datagram(to).await?;
     let direct = datagram.info().hops.is_empty() && to.name().is_some();
     let tried = datagram.peer().and_then(Endpoint::socket_addr).filter(|_| direct);
-    let mut way = Way { connector, to, name, options, config, began, attempts: 1 };
+    let mut way = Way { connector, to, name, speaks, early: options.early_data, config, began, attempts: 1 };
     let (error, tried) = match (way.attempt(datagram).await, tried) {
         (Err(error), Some(tried)) if may_try_next(&error) => (error, tried),
         (result, _) => return result,
@@ -83,19 +103,20 @@ struct Way<'a> {
     connector: &'a Connector,
     to: &'a Endpoint,
     name: &'a str,
-    options: Options,
+    speaks: Speaks,
+    early: bool,
     config: ClientConfig,
     began: clock::Instant,
     attempts: u32,
 }
 
 impl Way<'_> {
-    async fn attempt(&self, datagram: Datagram) -> Result<(SendRequest, Connection)> {
-        let probe = Probe::on_datagram(PROTOCOL, Semantics::Http, &datagram);
+    async fn attempt(&self, datagram: Datagram) -> Result<(Quic, Option<Early>)> {
+        let probe = Probe::on_datagram(self.speaks.protocol, self.speaks.semantics, &datagram);
         probe.phase(Phase::Handshake, self.handshake(datagram)).await
     }
 
-    async fn handshake(&self, datagram: Datagram) -> Result<(SendRequest, Connection)> {
+    async fn handshake(&self, datagram: Datagram) -> Result<(Quic, Option<Early>)> {
         let mut info = datagram.info().clone();
         info.attempts = self.attempts;
         let peer = datagram.peer().and_then(Endpoint::socket_addr);
@@ -110,12 +131,12 @@ impl Way<'_> {
         .map_err(|error| Error::io(Phase::Setup, error))?;
         let connecting = endpoint.connect_with(self.config.clone(), peer, self.name).map_err(refused)?;
         let handshake = clock::now();
-        let connecting = if self.options.early_data {
+        let connecting = if self.early {
             match connecting.into_0rtt() {
-                Ok((quic, accepted)) => {
+                Ok((connection, accepted)) => {
                     info.timings.total = self.began.elapsed();
                     let early = Early { accepted, socket: Some(socket) };
-                    return begin(quic, Some(endpoint), self.options.clone(), info, Some(early));
+                    return Ok((Quic { connection, endpoint, info }, Some(early)));
                 }
                 Err(connecting) => connecting,
             }
@@ -123,19 +144,18 @@ impl Way<'_> {
             connecting
         };
         let limit = self.connector.timeouts().attempt_limit();
-        let handshaken = handshaken(connecting, &socket);
-        let quic = clock::within(limit, Phase::Connect, handshaken).await?;
+        let connection = clock::within(limit, Phase::Connect, handshaken(connecting, &socket)).await?;
         socket.established();
-        info.tls = Some(tls_info(&quic));
+        info.tls = Some(tls_info(&connection));
         info.timings.tls = Some(handshake.elapsed());
         info.timings.total = self.began.elapsed();
-        begin(quic, Some(endpoint), self.options.clone(), info, None)
+        Ok((Quic { connection, endpoint, info }, None))
     }
 }
 
-pub(crate) fn tls_config(tls: &Tls, early_data: bool) -> Result<QuicClientConfig> {
+pub(crate) fn tls_config(tls: &Tls, alpn: &[u8], early_data: bool) -> Result<QuicClientConfig> {
     let mut config = (*tls.to_rustls()?).clone();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_early_data = early_data;
     QuicClientConfig::try_from(config).map_err(|error| {
         Error::new(Kind::Tls, "QUIC needs TLS 1.3 with AES-128-GCM").with_phase(Phase::Tls).with_source(error)

@@ -47,7 +47,7 @@ use tokio::io::ReadBuf;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::body::RecvBody;
-use crate::connect::{NOBODY, handshaken, refused, tls_config};
+use crate::connect::{ALPN, NOBODY, handshaken, refused, tls_config};
 use crate::connection::begin;
 use crate::datagrams::Datagrams;
 use crate::ext::Protocol;
@@ -240,7 +240,7 @@ impl Layer {
         }
         let mut transport = options.to_transport()?;
         transport.initial_mtu(u16::try_from(room).unwrap_or(u16::MAX));
-        let mut config = ClientConfig::new(Arc::new(tls_config(cx.hop_tls(), false)?));
+        let mut config = ClientConfig::new(Arc::new(tls_config(cx.hop_tls(), ALPN, false)?));
         config.transport_config(Arc::new(transport));
         let proxy = self.way.proxy();
         let (peer, local) = (datagram.info().peer, datagram.local_addr().ok());

@@ -48,6 +48,7 @@ mod handle;
 pub mod hop;
 mod options;
 mod proto;
+pub mod quic;
 mod reading;
 mod shared;
 mod silence;

@@ -60,6 +60,12 @@ pub use portolan_classic::whois;
 pub use portolan_db::redis;
 #[cfg(feature = "dns")]
 pub use portolan_dns::dns;
+#[cfg(feature = "doh")]
+pub use portolan_dns::doh;
+#[cfg(feature = "doq")]
+pub use portolan_dns::doq;
+#[cfg(feature = "dot")]
+pub use portolan_dns::dot;
 #[cfg(feature = "grpc")]
 pub use portolan_grpc as grpc;
 #[cfg(feature = "http1")]

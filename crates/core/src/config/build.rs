@@ -12,22 +12,58 @@ use crate::error::{Error, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, HopSchemes, Route};
 use crate::policy::Policy;
-use crate::resolve::{CacheOptions, Resolver};
+use crate::resolve::{CacheOptions, Resolver, ResolverSchemes};
 use crate::sockopt::{Bind, SourcePort, TcpOptions};
 use crate::timeouts::{Limit, Timeouts};
 
-pub(super) fn builder(config: &Config, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
+pub(super) fn builder(config: &Config, hops: &HopSchemes, resolvers: &ResolverSchemes) -> Result<ConnectorBuilder> {
+    let mut net = plain(config, hops)?;
+    let named = &config.resolver;
+    let resolver = if named.servers.is_empty() {
+        if !named.bootstrap.is_empty() || named.tls.is_some() {
+            return Err(Error::usage("resolver: bootstrap and tls are for servers, and there are none"));
+        }
+        of_kind(named.kind)?
+    } else {
+        resolvers.resolver(&to_servers(config, net.clone(), resolvers)?, &named.servers)?
+    };
+    let mut resolver = cached(named, resolver)?;
+    for (name, addrs) in &config.hosts {
+        resolver = resolver.with_override(name, addrs.iter().copied());
+    }
+    if let Some(header) = &config.proxy_header {
+        net = net.proxy_header(header.to_header()?);
+    }
+    Ok(net.resolver(resolver))
+}
+
+/// How name servers are reached: by the same hops, but as somebody whom the operator has named, and with their own addresses found by
+/// somebody else.
+fn to_servers(config: &Config, net: ConnectorBuilder, resolvers: &ResolverSchemes) -> Result<Connector> {
+    let mut net = net.policy(policy(&config.hop_policy)?);
+    if let Some(tls) = &config.resolver.tls {
+        net = net.tls(tls.to_tls()?);
+    }
+    let mut resolver = if config.resolver.bootstrap.is_empty() {
+        of_kind(config.resolver.kind)?
+    } else {
+        resolvers.resolver(&net.clone().build()?, &config.resolver.bootstrap)?
+    };
+    for (name, addrs) in &config.hosts {
+        resolver = resolver.with_override(name, addrs.iter().copied());
+    }
+    net.resolver(resolver).build()
+}
+
+/// All but the resolver, and what targets alone are told.
+fn plain(config: &Config, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
     let mut net = Connector::builder()
         .policy(policy(&config.policy)?)
         .hop_policy(policy(&config.hop_policy)?)
         .trust_hop_resolution(config.trust_hop_resolution)
         .timeouts(timeouts(&config.timeouts))
         .tcp(tcp(&config.tcp)?)
-        .happy_eyeballs(happy(&config.happy_eyeballs))
-        .resolver(resolver(&config.resolver)?);
-    for (name, addrs) in &config.hosts {
-        net = net.resolve(name, addrs.iter().copied());
-    }
+        .happy_eyeballs(happy(&config.happy_eyeballs));
     if !is_default(&config.bind) {
         net = net.bind(bind(&config.bind));
     }
@@ -36,9 +72,6 @@ pub(super) fn builder(config: &Config, schemes: &HopSchemes) -> Result<Connector
     }
     if !is_default(&config.hop_tls) {
         net = net.hop_tls(config.hop_tls.to_tls()?);
-    }
-    if let Some(header) = &config.proxy_header {
-        net = net.proxy_header(header.to_header()?);
     }
     ways(config, schemes, net)
 }
@@ -114,8 +147,8 @@ fn policy(config: &PolicyConfig) -> Result<Policy> {
     })
 }
 
-fn resolver(config: &ResolverConfig) -> Result<Resolver> {
-    let resolver = match config.kind {
+fn of_kind(kind: ResolverKind) -> Result<Resolver> {
+    Ok(match kind {
         ResolverKind::System => Resolver::system(),
         #[cfg(feature = "dns-hickory")]
         ResolverKind::Hickory => Resolver::new(crate::resolve::Hickory::from_system()?),
@@ -123,11 +156,17 @@ fn resolver(config: &ResolverConfig) -> Result<Resolver> {
         ResolverKind::Hickory => {
             return Err(Error::new(crate::Kind::Unsupported, "built without the feature `dns-hickory`"));
         }
-    };
-    let plain = ResolverConfig { kind: config.kind, cache: config.cache, ..ResolverConfig::default() };
+    })
+}
+
+fn cached(config: &ResolverConfig, resolver: Resolver) -> Result<Resolver> {
     if config.cache == Some(false) {
-        let message = "a resolver without cache has no times to keep answers";
-        return if *config == plain { Ok(resolver.uncached()) } else { Err(Error::usage(message)) };
+        let times = [config.unknown_ttl, config.min_ttl, config.max_ttl, config.negative_ttl];
+        return if times.iter().all(Option::is_none) && config.entries.is_none() {
+            Ok(resolver.uncached())
+        } else {
+            Err(Error::usage("a resolver without cache has no times to keep answers"))
+        };
     }
     let mut cache = CacheOptions::default();
     if let Some(ttl) = config.unknown_ttl {

@@ -19,7 +19,9 @@
 //! [hop_policy]
 //! deny = ["169.254.0.0/16"]
 //!
-//! [resolver]
+//! [resolver]                # or just: resolver = ["https://..", ..]
+//! servers = ["https://dns.example/dns-query", "tls://dns.example@192.0.2.53"]
+//! bootstrap = ["udp://192.0.2.1"]
 //! negative_ttl = "1s"
 //! [hosts]
 //! "db.example.org" = ["192.0.2.7"]
@@ -47,8 +49,8 @@
 //! - Secrets are written out (`password = "..."`), or named: `{ env = "NAME" }`, `{ file = "path" }` (without its last line end).
 //!   They are fetched when the connector is built, and so are certificates; relative paths begin at the working directory.
 //! - `Debug` shows no secret; serializing writes out what was written out.
-//! - Hops of other crates need their schemes: [`Config::to_builder`].
-//! - What is code has no key: resolvers and verifiers of your own, hops by [`Hop::custom`](crate::Hop::custom), Negotiate.
+//! - Hops and resolvers of other crates need their schemes: [`Config::to_builder_with`].
+//! - What is code has no key: resolvers and verifiers of your own making, hops by [`Hop::custom`](crate::Hop::custom), Negotiate.
 
 mod build;
 mod text;
@@ -60,13 +62,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, IntoDeserializer, MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::connector::{Connector, ConnectorBuilder};
 use crate::error::Result;
 use crate::hop::HopSchemes;
+use crate::resolve::ResolverSchemes;
 use crate::timeouts::Limit;
 
 pub use text::{Ports, Source};
@@ -151,7 +154,12 @@ impl Config {
 
     /// The builder, for what is no data, with hops of other crates. Reads the files and the variables that are named.
     pub fn to_builder(&self, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
-        build::builder(self, schemes)
+        self.to_builder_with(schemes, &ResolverSchemes::default())
+    }
+
+    /// The same with name servers of other crates.
+    pub fn to_builder_with(&self, schemes: &HopSchemes, resolvers: &ResolverSchemes) -> Result<ConnectorBuilder> {
+        build::builder(self, schemes, resolvers)
     }
 }
 
@@ -239,14 +247,24 @@ pub enum Preset {
     PublicOnly,
 }
 
-/// Who resolves names.
+/// Who resolves names. A table, or the servers alone: `"https://.."`, `["tls://..", ..]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
 #[non_exhaustive]
 pub struct ResolverConfig {
-    /// Who.
+    /// Who, where there are no servers.
     #[serde(skip_serializing_if = "is_default")]
     pub kind: ResolverKind,
+    /// The name servers to ask, the best first, as URLs that [`ResolverSchemes`] reads. They are reached by the same hops, under
+    /// `hop_policy`: they are named by the operator, as hops are. Nobody else is asked, unless the last of them is `system`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
+    /// Whom to ask for the addresses of the servers themselves, as URLs without names. Default who `kind` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bootstrap: Vec<String>,
+    /// How TLS is spoken with the servers. Default as with targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
     /// Whether answers are kept. Default yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<bool>,
@@ -265,6 +283,35 @@ pub struct ResolverConfig {
     /// See [`CacheOptions::entries`](crate::CacheOptions::entries).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<usize>,
+}
+
+impl Serialize for ResolverConfig {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, out)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResolverConfig {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ResolverConfig;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the url of a name server, a list of them, or a table")
+            }
+            fn visit_str<E: de::Error>(self, server: &str) -> Result<ResolverConfig, E> {
+                Ok(ResolverConfig { servers: vec![server.to_owned()], ..ResolverConfig::default() })
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<ResolverConfig, A::Error> {
+                let servers = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(ResolverConfig { servers, ..ResolverConfig::default() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<ResolverConfig, A::Error> {
+                ResolverConfig::deserialize(MapAccessDeserializer::new(table))
+            }
+        }
+        input.deserialize_any(Either)
+    }
 }
 
 /// A resolver.

@@ -11,7 +11,7 @@ use crate::clock::{self, Instant};
 use crate::error::{Error, Phase, Result};
 
 /// The longest that one look-up may take: a resolver that never answers must not hold its name for ever.
-const MAX_LOOKUP: Duration = Duration::from_secs(30);
+pub(super) const MAX_LOOKUP: Duration = Duration::from_secs(30);
 
 /// How often a caller asks anew after the task that asked was cut short with the runtime of somebody else.
 const MAX_TAKE_OVERS: usize = 3;

@@ -10,7 +10,7 @@ use hickory_resolver::proto::rr::rdata::SVCB;
 use hickory_resolver::proto::rr::rdata::svcb::SvcParamValue;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::{Answer, Family, Resolve, ResolveFailure, ServiceRecord, Services, canonical, failed};
+use super::{Answer, Family, Resolve, ResolveFailure, ServiceRecord, Services, Texts, canonical, failed};
 use crate::clock;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
@@ -97,6 +97,22 @@ impl Resolve for Hickory {
                 Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
             }
         })
+    }
+
+    fn texts<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
+        Some(Box::pin(async move {
+            match self.0.lookup(format!("{name}."), RecordType::TXT).await {
+                Ok(answer) => {
+                    let records = answer.answers().iter().filter_map(|record| match &record.data {
+                        RData::TXT(txt) => Some(txt.txt_data.concat()),
+                        _ => None,
+                    });
+                    Ok(Texts::new(records.collect(), Some(left(answer.valid_until()))))
+                }
+                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Texts::default()),
+                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
+            }
+        }))
     }
 }
 

@@ -5,8 +5,10 @@
 //! connection is begun with whichever is there, and the other one joins the race when it comes (RFC 8305 3).
 
 mod cache;
+mod failover;
 #[cfg(feature = "dns-hickory")]
 mod hickory;
+mod scheme;
 mod service;
 mod system;
 
@@ -24,9 +26,11 @@ use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
 
 pub use cache::CacheOptions;
-use cache::{Cache, Key};
+use cache::{Cache, Key, MAX_LOOKUP};
+pub use failover::Failover;
 #[cfg(feature = "dns-hickory")]
 pub use hickory::Hickory;
+pub use scheme::ResolverSchemes;
 use service::ServiceCache;
 pub use service::{ServiceRecord, Services};
 pub use system::System;
@@ -45,6 +49,23 @@ impl Answer {
     /// Addresses that hold for `ttl`.
     pub fn new(addrs: Vec<IpAddr>, ttl: Option<Duration>) -> Self {
         Self { addrs, ttl }
+    }
+}
+
+/// The TXT records of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Texts {
+    /// Each with its strings joined; they need not be UTF-8.
+    pub records: Vec<Vec<u8>>,
+    /// How long they hold, where the source says so.
+    pub ttl: Option<Duration>,
+}
+
+impl Texts {
+    /// Texts that hold for `ttl`.
+    pub fn new(records: Vec<Vec<u8>>, ttl: Option<Duration>) -> Self {
+        Self { records, ttl }
     }
 }
 
@@ -105,6 +126,12 @@ pub trait Resolve: Send + Sync + fmt::Debug + 'static {
     /// `_port._https`.
     fn services<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Services>> {
         Box::pin(std::future::ready(Ok(Services::default())))
+    }
+
+    /// The TXT records of `name`, aliases followed, for a resolver that can ask for them; none is no error. `None`, the default, says
+    /// that it cannot, whatever the name.
+    fn texts<'a>(&'a self, _name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
+        None
     }
 }
 
@@ -182,7 +209,7 @@ impl Resolver {
         Self::new(FromFn(f)).uncached()
     }
 
-    /// Answers `name` with these addresses, always.
+    /// Answers `name` with these addresses, always; see [`ConnectorBuilder::resolve`](crate::ConnectorBuilder::resolve).
     #[must_use]
     pub fn with_override(self, name: &str, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut overrides = self.0.overrides.clone();
@@ -287,6 +314,21 @@ impl Resolver {
             None => ask(&*self.0.beneath, &key.name, key.family).await,
             Some(cache) => cache.lookup(key, || self.0.beneath.clone()).await,
         }
+    }
+
+    /// Whether the addresses of `name` were set by hand.
+    pub(crate) fn sets(&self, name: &str) -> bool {
+        !self.0.overrides.is_empty() && self.0.overrides.contains_key(&canonical(name))
+    }
+
+    /// The TXT records of `name`, asked for anew each time; none is no error. A resolver that cannot ask, as the system's, is
+    /// [`Kind::Unsupported`]. Dropping the future gives up.
+    pub async fn texts(&self, name: &str) -> Result<Texts> {
+        let name = canonical(name);
+        let cannot =
+            || Error::new(Kind::Unsupported, "the resolver cannot ask for TXT records").with_phase(Phase::Resolve);
+        let asked = self.0.beneath.texts(&name).ok_or_else(cannot)?;
+        clock::within(Some(MAX_LOOKUP), Phase::Resolve, asked).await
     }
 
     /// Whether HTTPS records can be asked for: see [`Resolve::services`].

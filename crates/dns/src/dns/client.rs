@@ -4,22 +4,20 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use portolan_core::observe::{Probe, Semantics};
-use portolan_core::resolve::failed;
-use portolan_core::{
-    Answer, BoxFuture, ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Resolve, ResolveFailure, Result,
-    ServiceRecord, Services, Stream, clock,
-};
+use portolan_core::{ConnectionInfo, Connector, Endpoint, Error, Kind, Phase, Result, Stream, clock};
 use tokio::sync::Mutex;
 
 use super::PROTOCOL;
+use super::carrier::{self, Carrier, Freshness};
 use super::codec::{Manner, Query, decode, is_truncated, rcode};
 use super::name::Name;
 use super::options::Options;
-use super::response::{Fallback, Info, MAX_ALIASES, Response, Transport};
+use super::response::{Fallback, Info, Response, Transport};
 use super::session::{MAX_IN_FLIGHT, Session};
 use super::transfer::Transfer;
-use super::types::{Class, Data, Question, Rcode, Record, RecordType};
+use super::types::{Class, Question, Rcode, RecordType};
 use super::udp::{self, Heard};
 
 /// Asks a DNS server. Many tasks may ask at once.
@@ -37,23 +35,40 @@ pub struct Client {
 enum Way {
     Net(Connector, Endpoint),
     Stream,
+    Carried(Box<dyn Carrier>),
 }
 
 /// An answer in bytes, and how it came.
 struct Reply {
     bytes: Bytes,
     info: Info,
+    freshness: Freshness,
+}
+
+impl Reply {
+    fn new(bytes: impl Into<Bytes>, info: Info) -> Self {
+        Self { bytes: bytes.into(), info, freshness: Freshness::default() }
+    }
 }
 
 impl Client {
     /// A client of the server named by `options`. Nothing is sent yet.
     pub async fn connect(net: &Connector, options: Options) -> Result<Self> {
-        let to = options.endpoint.clone().ok_or_else(|| Error::usage("options name no server"))?;
-        let probe = Probe::new(super::PROTOCOL, Semantics::Dns, &to, net);
-        Ok(Self { way: Way::Net(net.clone(), to), options, probe, kept: Mutex::new(None) })
+        Self::new(net, options)
     }
 
-    /// A client of the server at `url`, reached directly: `dns://host[:port]`.
+    pub(super) fn new(net: &Connector, options: Options) -> Result<Self> {
+        let to = options.server()?;
+        let probe = Probe::new(super::PROTOCOL, Semantics::Dns, &to, net);
+        let net = options.connector(net)?;
+        let way = match carrier::of(&net, &options)? {
+            Some(carrier) => Way::Carried(carrier),
+            None => Way::Net(net, to),
+        };
+        Ok(Self { way, options, probe, kept: Mutex::new(None) })
+    }
+
+    /// A client of the server at `url`, reached directly: see [`Options::from_url`].
     pub async fn open(url: &str) -> Result<Self> {
         Self::connect(&Connector::default(), Options::from_url(url)?).await
     }
@@ -79,11 +94,15 @@ impl Client {
         probe.operation(&record_type).about(&name).run(self.answered(question, clock::now())).await
     }
 
-    /// Asks many questions over one TCP connection without waiting between them; the answers may come in any order and are
-    /// given in that of the questions. Each has its own result; an error of the connection is that of the whole.
+    /// Asks many questions over one connection (TCP, where the transport is UDP) without waiting between them; the answers may come in
+    /// any order and are given in that of the questions. Each has its own result; an error of a TCP connection is that of the whole.
     pub async fn query_all(&self, questions: &[Question]) -> Result<Vec<Result<Response>>> {
         let mut results = Vec::with_capacity(questions.len());
         for batch in questions.chunks(MAX_IN_FLIGHT) {
+            if let Way::Carried(_) = &self.way {
+                results.extend(join_all(batch.iter().map(|question| self.answered(question, clock::now()))).await);
+                continue;
+            }
             let mut queries = Vec::with_capacity(batch.len());
             for question in batch {
                 // Two queries under way must not share an id (RFC 7766 6.2.1).
@@ -105,7 +124,7 @@ impl Client {
                     connection: connection.clone(),
                     ..Info::default()
                 };
-                results.push(understood(Reply { bytes, info }));
+                results.push(understood(Reply::new(bytes, info)));
             }
         }
         Ok(results)
@@ -131,21 +150,22 @@ impl Client {
     }
 
     /// Sends a message of the caller's own making, with one question, and gives the bytes of the answer to it. The id is
-    /// replaced by a random one, in the answer too. EDNS is the caller's affair.
+    /// replaced, in the answer too: by a random one, or by what the transport demands. EDNS is the caller's affair, and so is padding.
     pub async fn query_raw(&self, message: &[u8]) -> Result<Bytes> {
-        let make = || Query::raw(message);
+        let make = || Query::raw(message, self.is_carried());
         let deadline = self.options.limit().map(|limit| clock::now() + limit);
         Ok(self.exchange(&make, deadline).await?.bytes)
     }
 
-    /// A whole zone, over a connection of its own. Servers give it only to those they know.
+    /// A whole zone, over a connection of its own: TCP or TLS (RFC 9103). Servers give it only to those they know.
     pub async fn transfer(&self, zone: &str) -> Result<Transfer> {
         let question = Question::new(zone.parse()?, RecordType::Axfr);
-        let manner = Manner { recursion_desired: false, edns: None, ..self.manner(false) };
+        let manner = Manner { recursion_desired: false, edns: None, anonymous: false, ..self.manner(false) };
         let query = Query::new(&question, &manner)?;
         let begin = async {
             let session = match &self.way {
                 Way::Net(net, to) => self.dial(net, to).await?,
+                Way::Carried(carrier) => Session::new(carrier.stream().await?, self.options.limit()),
                 Way::Stream => self.kept.lock().await.take().ok_or_else(gone)?,
             };
             Transfer::begin(session, question, query).await
@@ -155,6 +175,9 @@ impl Client {
 
     /// Closes the kept connection, if there is one.
     pub async fn close(self) -> Result<()> {
+        if let Way::Carried(carrier) = &self.way {
+            return carrier.close().await;
+        }
         match self.kept.into_inner() {
             Some(session) => session.close().await,
             None => Ok(()),
@@ -168,7 +191,13 @@ impl Client {
             checking_disabled: options.checking_disabled,
             edns: options.payload.filter(|_| edns).map(|size| (size, options.dnssec_ok)),
             toss_case: options.toss_case,
+            anonymous: self.is_carried(),
+            padding: options.padding && self.is_carried(),
         }
+    }
+
+    fn is_carried(&self) -> bool {
+        matches!(self.way, Way::Carried(_))
     }
 
     async fn answered(&self, question: &Question, started: clock::Instant) -> Result<Response> {
@@ -197,12 +226,18 @@ impl Client {
         deadline: Option<clock::Instant>,
     ) -> Result<Reply> {
         let mut info = Info { transport: Transport::Tcp, ..Info::default() };
+        if let Way::Carried(carrier) = &self.way {
+            let carried = carrier.ask(&make()?, left(deadline)).await?;
+            (info.transport, info.attempts) = (self.options.transport, carried.attempts);
+            info.connection = carried.connection;
+            return Ok(Reply { bytes: carried.bytes, info, freshness: carried.freshness });
+        }
         if let (Way::Net(net, to), Transport::Auto | Transport::Udp) = (&self.way, self.options.transport) {
             match udp::ask(net, to, make, &self.options, deadline, &mut info).await {
                 Ok(Heard::Answer(bytes)) if is_truncated(&bytes) && self.may_use_tcp() => {
                     info.fallback = Some(Fallback::Truncated)
                 }
-                Ok(Heard::Answer(bytes)) => return Ok(Reply { bytes: bytes.into(), info }),
+                Ok(Heard::Answer(bytes)) => return Ok(Reply::new(bytes, info)),
                 Ok(Heard::Flood) if self.may_use_tcp() => info.fallback = Some(Fallback::Forgeries),
                 Ok(Heard::Flood) => {
                     return Err(Error::protocol(
@@ -221,7 +256,7 @@ impl Client {
         let (mut answers, connection) = clock::within(left(deadline), Phase::Total, work).await?;
         info.connection = connection;
         let bytes = answers.pop().ok_or_else(|| Error::protocol(PROTOCOL, "no answer"))?;
-        Ok(Reply { bytes, info })
+        Ok(Reply::new(bytes, info))
     }
 
     fn may_use_tcp(&self) -> bool {
@@ -241,7 +276,7 @@ impl Client {
                 *self.kept.lock().await = Some(session);
                 Ok((answers, info))
             }
-            Way::Stream => {
+            Way::Stream | Way::Carried(_) => {
                 // The only stream there is: others wait for it.
                 let mut kept = self.kept.lock().await;
                 let mut session = kept.take().ok_or_else(gone)?;
@@ -256,94 +291,6 @@ impl Client {
     async fn dial(&self, net: &Connector, to: &Endpoint) -> Result<Session> {
         Ok(Session::new(net.connect(to).await?, self.options.limit()))
     }
-
-    /// Both families, and the shortest life of what was found.
-    async fn lookup(&self, name: Name) -> Result<Answer> {
-        let (v4, v6) = futures_util::future::join(
-            self.lookup_family(name.clone(), RecordType::A),
-            self.lookup_family(name.clone(), RecordType::Aaaa),
-        )
-        .await;
-        let (v6, v4) = match (v6, v4) {
-            (Ok(v6), Ok(v4)) => (v6, v4),
-            // One family alone is better than nothing, but not finding is only certain when both say so.
-            (Ok(found), Err(error)) | (Err(error), Ok(found)) if found.addrs.is_empty() => return Err(error),
-            (Ok(found), Err(_)) | (Err(_), Ok(found)) => (found, Answer::new(Vec::new(), None)),
-            (Err(error), Err(_)) => return Err(error),
-        };
-        let ttl = [v6.ttl, v4.ttl].into_iter().flatten().min();
-        let addrs: Vec<_> = v6.addrs.into_iter().chain(v4.addrs).collect();
-        if addrs.is_empty() {
-            return Err(failed(&name.to_string(), ResolveFailure::NoSuchName).with_protocol(PROTOCOL));
-        }
-        Ok(Answer::new(addrs, ttl))
-    }
-
-    async fn lookup_family(&self, mut name: Name, record_type: RecordType) -> Result<Answer> {
-        let mut ttl: Option<Duration> = None;
-        for _ in 0..MAX_ALIASES {
-            let response = self.ask(&Question::new(name.clone(), record_type)).await?;
-            let addrs = response.addresses()?;
-            ttl = [ttl, response.ttl()].into_iter().flatten().min();
-            let canonical = response.canonical_name()?.cloned().unwrap_or_else(|| name.clone());
-            if !addrs.is_empty() || response.is_nxdomain() || canonical == name {
-                return Ok(Answer::new(addrs, ttl));
-            }
-            // The server told the alias and no more: it does not ask others, or the target is not its own.
-            name = canonical;
-        }
-        Err(Error::protocol(PROTOCOL, format!("more than {MAX_ALIASES} aliases, or a loop of them")))
-    }
-}
-
-/// Lets a connector's names be resolved by this client: through a proxy, if the client goes through one.
-impl Resolve for Client {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer>> {
-        Box::pin(async move {
-            let lookup = self.lookup(name.parse()?).await;
-            lookup.map_err(|error| match error.kind() {
-                Kind::Resolve | Kind::Usage | Kind::Timeout => error,
-                _ => failed(name, ResolveFailure::Unavailable).with_source(error),
-            })
-        })
-    }
-
-    fn finds_services(&self) -> bool {
-        true
-    }
-
-    fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Services>> {
-        Box::pin(async move {
-            let mut name: Name = name.parse()?;
-            let mut ttl: Option<Duration> = None;
-            for _ in 0..MAX_ALIASES {
-                let response = self.ask(&Question::new(name.clone(), RecordType::Https)).await?;
-                ttl = [ttl, response.ttl()].into_iter().flatten().min();
-                let records: Vec<_> = response.answers.iter().filter_map(service).collect();
-                let canonical = response.canonical_name()?.cloned().unwrap_or_else(|| name.clone());
-                if !records.is_empty() || response.is_nxdomain() || canonical == name {
-                    return Ok(Services::new(records, ttl));
-                }
-                name = canonical;
-            }
-            Err(Error::protocol(PROTOCOL, format!("more than {MAX_ALIASES} aliases, or a loop of them")))
-        })
-    }
-}
-
-fn service(record: &Record) -> Option<ServiceRecord> {
-    let Data::Https(said) = &record.data else { return None };
-    let own = said.target.is_root() && said.priority != 0;
-    let target = if own { &record.name } else { &said.target };
-    let target = target.to_string().trim_end_matches('.').to_ascii_lowercase();
-    let mut service = ServiceRecord::new(said.priority, target);
-    service.alpn.clone_from(&said.alpn);
-    service.no_default_alpn = said.no_default_alpn;
-    service.port = said.port;
-    let v6 = said.ipv6_hint.iter().map(|ip| IpAddr::from(*ip));
-    service.hints = v6.chain(said.ipv4_hint.iter().map(|ip| IpAddr::from(*ip))).collect();
-    service.mandatory.clone_from(&said.mandatory);
-    Some(service)
 }
 
 /// Whether the way carries no datagrams. Proxies say so in many ways; if the proxy is at fault altogether, TCP
@@ -362,13 +309,14 @@ pub(crate) fn left(deadline: Option<clock::Instant>) -> Option<Duration> {
 }
 
 fn understood(reply: Reply) -> Result<Response> {
-    let Reply { bytes, mut info } = reply;
+    let Reply { bytes, mut info, freshness } = reply;
     info.size = bytes.len();
-    let response = match decode(&bytes) {
+    let mut response = match decode(&bytes) {
         Ok(response) => response,
         // Some servers cut a datagram in mid-record; the caller forbade TCP, so the header is all there is.
         Err(error) => return Err(error.into_error(PROTOCOL).with_delivery(portolan_core::Delivery::Answered)),
     };
+    freshness.apply(&mut response);
     match response.rcode {
         Rcode::NoError | Rcode::NxDomain => Ok(Response { info, ..response }),
         _ => Err(refused(&response)),

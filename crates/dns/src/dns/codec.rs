@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use hickory_proto::op::{Edns as HickoryEdns, Message, MessageType, OpCode, Query as HickoryQuery};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::svcb::{SVCB, SvcParamValue};
 use hickory_proto::rr::{DNSClass, RData, Record as HickoryRecord, RecordData as _, RecordType as HickoryType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
@@ -25,14 +26,23 @@ const QR: u8 = 0x80;
 const TC: u8 = 0x02;
 
 /// How a query is put.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
     pub(crate) recursion_desired: bool,
     pub(crate) checking_disabled: bool,
     /// EDNS: the largest datagram we take, and whether signatures are wanted.
     pub(crate) edns: Option<(u16, bool)>,
     pub(crate) toss_case: bool,
+    /// Without an id: the transport has its own, and an answer in a cache must fit every query (RFC 8484 4.1, RFC 9250 4.2.1).
+    pub(crate) anonymous: bool,
+    /// Fill up to a multiple of [`BLOCK`], so that lengths tell less.
+    pub(crate) padding: bool,
 }
+
+/// What queries are padded to (RFC 8467 4.1).
+const BLOCK: usize = 128;
+/// The code of the padding option, and what it takes besides its content (RFC 7830 3).
+const PADDING: (u16, usize) = (12, 4);
 
 /// A query as it goes out, and what its answer must repeat.
 #[derive(Debug, Clone)]
@@ -47,7 +57,7 @@ impl Query {
     /// A query with a fresh random id.
     pub(crate) fn new(question: &Question, manner: &Manner) -> Result<Self> {
         let mut message = Message::query();
-        message.metadata.id = random_id()?;
+        message.metadata.id = if manner.anonymous { 0 } else { random_id()? };
         message.metadata.recursion_desired = manner.recursion_desired;
         message.metadata.checking_disabled = manner.checking_disabled;
         let name = if manner.toss_case { tossed(&question.name)? } else { question.name.clone() };
@@ -57,16 +67,22 @@ impl Query {
         if let Some((size, dnssec_ok)) = manner.edns {
             let mut edns = HickoryEdns::new();
             edns.set_max_payload(size).set_version(0).set_dnssec_ok(dnssec_ok);
+            if manner.padding {
+                message.set_edns(edns.clone());
+                let bare = encoded(&message)?.len().saturating_add(PADDING.1);
+                let missing = bare.next_multiple_of(BLOCK).saturating_sub(bare);
+                edns.options_mut().insert(EdnsOption::Unknown(PADDING.0, vec![0; missing]));
+            }
             message.set_edns(edns);
         }
-        let wire = message.to_vec().map_err(|error| Error::usage("query does not encode").with_source(error))?;
+        let wire = encoded(&message)?;
         Self::of(wire, manner.toss_case)
     }
 
-    /// A message of the caller's own making, under a fresh random id.
-    pub(crate) fn raw(message: &[u8]) -> Result<Self> {
+    /// A message of the caller's own making, under a fresh random id, or none.
+    pub(crate) fn raw(message: &[u8], anonymous: bool) -> Result<Self> {
         let mut wire = message.to_vec();
-        let id = random_id()?.to_be_bytes();
+        let id = if anonymous { [0; 2] } else { random_id()?.to_be_bytes() };
         let too_short = || Error::usage("message shorter than its header");
         wire.get_mut(..2).ok_or_else(too_short)?.copy_from_slice(&id);
         if wire.get(2).is_none_or(|flags| flags & QR != 0) {
@@ -93,10 +109,13 @@ impl Query {
 
     /// Whether `reply` answers this very query: a reply, our id, our question (RFC 5452 9.1). Everything else is ignored.
     pub(crate) fn is_answered_by(&self, reply: &[u8]) -> bool {
+        reply.first_chunk() == Some(&self.id()) && self.is_repeated_by(reply)
+    }
+
+    /// The same but for the id, where the transport has seen to that.
+    pub(crate) fn is_repeated_by(&self, reply: &[u8]) -> bool {
         let flags = |wire: &[u8]| wire.get(2).copied();
-        if reply.first_chunk() != Some(&self.id())
-            || flags(reply).is_none_or(|f| f & QR == 0 || f >> 3 & 15 != self.opcode())
-        {
+        if flags(reply).is_none_or(|f| f & QR == 0 || f >> 3 & 15 != self.opcode()) {
             return false;
         }
         if reply.get(4..6) == Some(&[0, 0]) {
@@ -122,6 +141,10 @@ impl Query {
     fn opcode(&self) -> u8 {
         self.wire.get(2).map_or(0, |flags| flags >> 3 & 15)
     }
+}
+
+fn encoded(message: &Message) -> Result<Vec<u8>> {
+    message.to_vec().map_err(|error| Error::usage("query does not encode").with_source(error))
 }
 
 /// Whether a reply says that it was cut to fit (RFC 1035 4.1.1).

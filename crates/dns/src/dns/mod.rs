@@ -35,10 +35,12 @@
 //! # }
 //! ```
 
+mod carrier;
 mod client;
 mod codec;
 mod name;
 mod options;
+mod resolve;
 mod response;
 mod session;
 mod transfer;
@@ -51,10 +53,16 @@ mod tests;
 /// The name in errors.
 pub(crate) const PROTOCOL: &str = "dns";
 
+#[cfg(any(feature = "dot", feature = "doh", feature = "doq"))]
+pub(crate) use carrier::{Carried, Carrier, Freshness};
+#[cfg(any(feature = "dot", feature = "doh", feature = "doq"))]
+pub(crate) use codec::Query;
+
 pub use client::Client;
 pub use codec::{Framing, decode};
 pub use name::Name;
-pub use options::{DEFAULT_PORT, Options};
+pub use options::{DEFAULT_HTTPS_PORT, DEFAULT_PORT, DEFAULT_TLS_PORT, Dangerous, Method, Options};
+pub use resolve::{resolver, schemes};
 pub use response::{Edns, Fallback, Flags, Info, Response, Transport};
 pub use transfer::Transfer;
 pub use types::{Caa, Class, Data, Dnskey, Ds, Mx, Naptr, Question, Rcode, Record, RecordType, Soa, Srv, Svcb, Tlsa};

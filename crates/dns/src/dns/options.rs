@@ -1,13 +1,22 @@
 //! How a client asks.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use portolan_core::{Endpoint, Error, Limit, Result, Url};
+use portolan_core::{Connector, Endpoint, Error, Limit, Result, Tls, Url};
 
 use super::response::Transport;
 
 /// The port of DNS, for UDP and TCP alike.
 pub const DEFAULT_PORT: u16 = 53;
+/// The port of DNS over TLS (RFC 7858 3.1) and over QUIC (RFC 9250 4.1.1).
+pub const DEFAULT_TLS_PORT: u16 = 853;
+/// The port of DNS over HTTPS.
+pub const DEFAULT_HTTPS_PORT: u16 = 443;
+/// Where DNS over HTTPS is usually served: the example of RFC 8484 that all follow.
+const DEFAULT_PATH: &str = "/dns-query";
+/// How a URI template says that the query goes there (RFC 8484 4.1).
+const TEMPLATE: &str = "{?dns}";
 /// A datagram that crosses today's networks unfragmented: the agreed value of DNS Flag Day 2020.
 const DEFAULT_PAYLOAD: u16 = 1232;
 /// What every server may send without EDNS (RFC 1035 4.2.1); below it EDNS makes no sense (RFC 6891 6.2.3).
@@ -20,6 +29,9 @@ const MAX_ATTEMPTS: u32 = 10;
 const DEFAULT_RETRANSMIT: Duration = Duration::from_secs(1);
 /// Everything together.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The schemes of [`Options::from_url`].
+pub(crate) const SCHEMES: [&str; 7] = ["dns", "udp", "tcp", "tls", "https", "h3", "quic"];
 
 /// How a [`Client`](super::Client) asks, and whom.
 #[derive(Debug, Clone)]
@@ -34,6 +46,22 @@ pub struct Options {
     pub(crate) recursion_desired: bool,
     pub(crate) dnssec_ok: bool,
     pub(crate) checking_disabled: bool,
+    pub(crate) addrs: Vec<IpAddr>,
+    pub(crate) path: String,
+    pub(crate) method: Method,
+    pub(crate) padding: bool,
+    pub(crate) opportunistic: bool,
+}
+
+/// How DNS over HTTPS asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Method {
+    /// The query is the body: shorter, and in nobody's log.
+    #[default]
+    Post,
+    /// The query stands in the URL, so that caches on the way can answer.
+    Get,
 }
 
 impl Default for Options {
@@ -49,6 +77,11 @@ impl Default for Options {
             recursion_desired: true,
             dnssec_ok: false,
             checking_disabled: false,
+            addrs: Vec::new(),
+            path: DEFAULT_PATH.to_owned(),
+            method: Method::Post,
+            padding: true,
+            opportunistic: false,
         }
     }
 }
@@ -59,30 +92,118 @@ impl Options {
         Self { endpoint: Some(endpoint), ..Self::default() }
     }
 
-    /// `dns://host[:port]`, port 53 unless given. Query: `transport=auto|udp|tcp`, `case=random`. Anything else is refused
-    /// rather than ignored.
+    /// The server at a URL:
+    ///
+    /// - `dns://host[:port]`: UDP, and TCP where that does not do; `udp://` and `tcp://` for one alone. Port 53.
+    /// - `tls://host[:port]`: DNS over TLS. Port 853.
+    /// - `https://host[:port][/path][{?dns}]`: DNS over HTTPS, at `/dns-query` unless a path is said; with `{?dns}` it asks by GET, else
+    ///   by POST. Port 443. `h3://` is the same over HTTP/3 alone.
+    /// - `quic://host[:port]`: DNS over QUIC. Port 853.
+    ///
+    /// `name@address` in place of `host` says where the server of that name is, so that nobody has to be asked for it. A query may say
+    /// `transport=auto|udp|tcp` and `case=random` (`dns`, the latter for all but HTTPS), and `dangerous=opportunistic` (`tls`). Anything
+    /// else is refused rather than ignored.
     pub fn from_url(url: &str) -> Result<Self> {
-        let url = Url::parse(url)?;
-        let mut options = match url.scheme() {
-            "dns" => Self::new(url.endpoint(DEFAULT_PORT)?),
-            other => return Err(Error::usage(format!("scheme {other:?}: dns:// is known"))),
+        let (url, method) = match url.strip_suffix(TEMPLATE) {
+            Some(url) => (url, Method::Get),
+            None => (url, Method::Post),
         };
-        if url.user().is_some() || url.path().len() > 1 {
-            return Err(Error::usage("dns:// takes a host and a port alone"));
+        let url = Url::parse(url)?;
+        let (transport, port) = match url.scheme() {
+            "dns" => (Transport::Auto, DEFAULT_PORT),
+            "udp" => (Transport::Udp, DEFAULT_PORT),
+            "tcp" => (Transport::Tcp, DEFAULT_PORT),
+            "tls" => (Transport::Tls, DEFAULT_TLS_PORT),
+            "https" => (Transport::Https, DEFAULT_HTTPS_PORT),
+            "h3" => (Transport::Http3, DEFAULT_HTTPS_PORT),
+            "quic" => (Transport::Quic, DEFAULT_TLS_PORT),
+            other => return Err(Error::usage(format!("scheme {other:?}: {} are known", SCHEMES.join(", ")))),
+        };
+        let options = Self::placed(&url, port)?.transport(transport).method(method);
+        if matches!(transport, Transport::Https | Transport::Http3) {
+            return options.with_path(&url);
         }
+        if url.path().len() > 1 || method == Method::Get {
+            return Err(Error::usage(format!("{}:// takes a host and a port alone", url.scheme())));
+        }
+        options.with_query(&url)
+    }
+
+    /// The host, or the name and the address, of a URL.
+    fn placed(url: &Url, port: u16) -> Result<Self> {
+        let to = url.endpoint(port)?;
+        if url.password().is_some() || url.fragment().is_some() {
+            return Err(Error::usage("a name server has neither password nor fragment"));
+        }
+        let Some(name) = url.user() else { return Ok(Self::new(to)) };
+        let addr = to.socket_addr().ok_or_else(|| Error::usage("name@address: what follows the name is no address"))?;
+        Ok(Self::new(Endpoint::new(name, to.port())?).addresses([addr.ip()]))
+    }
+
+    fn with_path(mut self, url: &Url) -> Result<Self> {
+        if url.path().len() > 1 {
+            url.path().clone_into(&mut self.path);
+        }
+        if let Some(query) = url.query() {
+            self.path.push('?');
+            self.path.push_str(query);
+        }
+        if self.path.contains(['{', '}']) {
+            return Err(Error::usage("of URI templates only {?dns} at the end is known"));
+        }
+        Ok(self)
+    }
+
+    fn with_query(self, url: &Url) -> Result<Self> {
+        let mut options = self;
         for (key, value) in url.query_pairs() {
-            options = match (key.as_str(), value.as_str()) {
-                ("transport", "auto") => options.transport(Transport::Auto),
-                ("transport", "udp") => options.transport(Transport::Udp),
-                ("transport", "tcp") => options.transport(Transport::Tcp),
-                ("case", "random") => options.random_case(true),
+            options = match (url.scheme(), key.as_str(), value.as_str()) {
+                ("dns", "transport", "auto") => options.transport(Transport::Auto),
+                ("dns", "transport", "udp") => options.transport(Transport::Udp),
+                ("dns", "transport", "tcp") => options.transport(Transport::Tcp),
+                ("tls", "dangerous", "opportunistic") => options.dangerous().opportunistic(),
+                (_, "case", "random") => options.random_case(true),
                 _ => return Err(Error::usage(format!("unknown option {key}={value}"))),
             };
         }
         Ok(options)
     }
 
-    /// What carries queries. Default [`Transport::Auto`]; with `Udp`, a long answer comes cut.
+    /// The server's addresses, whatever anyone says of its name, which its certificate must be for all the same. Default: the
+    /// connector's resolver is asked, which must not be this client itself.
+    #[must_use]
+    pub fn addresses(mut self, addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.addrs = addrs.into_iter().collect();
+        self
+    }
+
+    /// Where DNS over HTTPS is served: a path, and a query if need be. Default `/dns-query`.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// How DNS over HTTPS asks. Default [`Method::Post`].
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Fills encrypted queries up to a multiple of 128 bytes (RFC 8467), so that their lengths tell less. Default on; it takes EDNS.
+    #[must_use]
+    pub fn padding(mut self, on: bool) -> Self {
+        self.padding = on;
+        self
+    }
+
+    /// What weakens the protection of queries.
+    pub fn dangerous(self) -> Dangerous {
+        Dangerous(self)
+    }
+
+    /// What carries queries. Default [`Transport::Auto`]; with `Udp`, a long answer comes cut. The port stays what it is.
     #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
@@ -149,7 +270,41 @@ impl Options {
         self
     }
 
+    /// The connector that reaches the server: it knows the addresses that were said, and whether its certificate matters.
+    pub(crate) fn connector(&self, net: &Connector) -> Result<Connector> {
+        let name = self.endpoint.as_ref().and_then(Endpoint::name).filter(|_| !self.addrs.is_empty());
+        if name.is_none() && !self.opportunistic {
+            return Ok(net.clone());
+        }
+        let mut net = net.to_builder();
+        if let Some(name) = name {
+            net = net.resolve(name, self.addrs.iter().copied());
+        }
+        if self.opportunistic {
+            net = net.tls(Tls::builder().dangerous().accept_any_certificate().build()?);
+        }
+        net.build()
+    }
+
+    /// Whom to ask.
+    pub(crate) fn server(&self) -> Result<Endpoint> {
+        self.endpoint.clone().ok_or_else(|| Error::usage("options name no server"))
+    }
+
     pub(crate) fn limit(&self) -> Option<Duration> {
         self.timeout.or(DEFAULT_TIMEOUT)
+    }
+}
+
+/// What weakens the protection of queries: [`Options::dangerous`].
+#[derive(Debug)]
+#[must_use]
+pub struct Dangerous(Options);
+
+impl Dangerous {
+    /// Takes whatever certificate the server shows, as the opportunistic profile of DNS over TLS has it (RFC 7858 4.1): whoever only
+    /// listens learns nothing, whoever stands on the way can answer in the server's place. It never falls back to plain DNS.
+    pub fn opportunistic(self) -> Options {
+        Options { opportunistic: true, ..self.0 }
     }
 }

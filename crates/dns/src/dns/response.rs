@@ -80,6 +80,14 @@ pub enum Transport {
     Udp,
     /// TCP alone.
     Tcp,
+    /// TLS (feature `dot`).
+    Tls,
+    /// HTTPS, by whichever version of HTTP the server speaks (feature `doh`).
+    Https,
+    /// HTTPS over HTTP/3 alone (feature `doh`).
+    Http3,
+    /// QUIC (feature `doq`).
+    Quic,
 }
 
 /// Why TCP was used although UDP was asked first.
@@ -98,7 +106,7 @@ pub enum Fallback {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Info {
-    /// What carried it in the end: `Udp` or `Tcp`.
+    /// What carried it in the end: never `Auto`.
     pub transport: Transport,
     /// Why it was TCP, if UDP was tried.
     pub fallback: Option<Fallback>,

@@ -126,6 +126,105 @@ fn options_come_from_the_url_and_nothing_is_ignored() {
     }
 }
 
+#[test]
+fn servers_come_from_urls_and_know_their_ports_names_and_places() {
+    use Transport::{Http3, Https, Quic, Tcp, Tls, Udp};
+    for (url, transport, authority, addrs, path, method) in [
+        ("udp://192.0.2.1", Udp, "192.0.2.1:53", "", "/dns-query", Method::Post),
+        ("tcp://ns.test:54", Tcp, "ns.test:54", "", "/dns-query", Method::Post),
+        ("tls://ns.test", Tls, "ns.test:853", "", "/dns-query", Method::Post),
+        ("TLS://ns.test@192.0.2.1:8853", Tls, "ns.test:8853", "192.0.2.1", "/dns-query", Method::Post),
+        ("tls://ns.test@[2001:db8::1]", Tls, "ns.test:853", "2001:db8::1", "/dns-query", Method::Post),
+        ("https://ns.test", Https, "ns.test:443", "", "/dns-query", Method::Post),
+        ("https://ns.test@192.0.2.1/q{?dns}", Https, "ns.test:443", "192.0.2.1", "/q", Method::Get),
+        ("https://[2001:db8::1]:1/q?a=b", Https, "[2001:db8::1]:1", "", "/q?a=b", Method::Post),
+        ("h3://ns.test{?dns}", Http3, "ns.test:443", "", "/dns-query", Method::Get),
+        ("quic://ns.test", Quic, "ns.test:853", "", "/dns-query", Method::Post),
+    ] {
+        let options = Options::from_url(url).unwrap();
+        let said: Vec<_> = options.addrs.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (options.transport, options.endpoint.unwrap().authority().as_str()),
+            (transport, authority),
+            "{url}"
+        );
+        assert_eq!((said.join(" ").as_str(), options.path.as_str(), options.method), (addrs, path, method), "{url}");
+        assert!(options.padding && !options.opportunistic);
+    }
+    let options = Options::from_url("tls://192.0.2.1?dangerous=opportunistic&case=random").unwrap();
+    assert!(options.opportunistic && options.toss_case);
+    for bad in [
+        "tls://",
+        "tls://ns.test/x",
+        "tls://ns.test{?dns}",
+        "tls://ns.test?transport=tcp",
+        "tls://ns.test@other.test",
+        "https://joe:sesame@192.0.2.1/",
+        "https://ns.test/{dns}",
+        "https://ns.test/{?dns,x}",
+        "https://ns.test/#x",
+        "quic://ns.test?dangerous=opportunistic",
+        "quic:ns.test",
+    ] {
+        let error = Options::from_url(bad).unwrap_err();
+        assert!(error.kind() == Kind::Usage && !error.to_string().contains("sesame"), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn encrypted_queries_have_no_id_and_a_length_that_tells_little() {
+    let manner = Manner { edns: Some((1232, false)), anonymous: true, padding: true, ..Manner::default() };
+    for labels in 1..=60 {
+        let name = vec!["abc"; labels].join(".").parse().unwrap();
+        let query = Query::new(&Question::new(name, RecordType::A), &manner).unwrap();
+        assert_eq!((query.wire().len() % 128, query.id()), (0, [0, 0]), "{labels}");
+        assert!(decode(query.wire()).unwrap().edns.is_some());
+    }
+    let bare = Query::new(&Question::new("a".parse().unwrap(), RecordType::A), &Manner { padding: false, ..manner });
+    assert!(bare.unwrap().wire().len() < 40);
+}
+
+#[test]
+fn what_a_cache_did_shortens_lives() {
+    use super::carrier::Freshness;
+    let life = |freshness: Freshness| {
+        let mut response = decode(&message(&[a_record(1)])).unwrap();
+        freshness.apply(&mut response);
+        response.ttl().unwrap().as_secs()
+    };
+    assert_eq!(life(Freshness::default()), 3600);
+    assert_eq!(life(Freshness { age: 600, left: None }), 3000);
+    assert_eq!(life(Freshness { age: 600, left: Some(60) }), 60);
+    assert_eq!(life(Freshness { age: 4000, left: None }), 0);
+}
+
+#[tokio::test]
+async fn what_this_build_lacks_is_said() {
+    for (url, feature, has) in [
+        ("tls://127.0.0.1", "dot", cfg!(feature = "dot")),
+        ("https://127.0.0.1", "doh", cfg!(feature = "doh")),
+        ("h3://127.0.0.1", "doh", cfg!(feature = "doh")),
+        ("quic://127.0.0.1", "doq", cfg!(feature = "doq")),
+    ] {
+        match Client::open(url).await {
+            Ok(_) => assert!(has, "{url}"),
+            Err(error) => {
+                assert!(
+                    !has && error.kind() == Kind::Unsupported && error.message().contains(feature),
+                    "{url}: {error}"
+                );
+            }
+        }
+    }
+    let none: [&str; 0] = [];
+    for servers in [&none[..], &["gopher://127.0.0.1"], &["127.0.0.1"], &["udp://127.0.0.1", "udp://"], &["system"; 17]]
+    {
+        let error = resolver(&Connector::default(), servers).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{servers:?}");
+    }
+    resolver(&Connector::default(), ["udp://127.0.0.1", "system"]).unwrap();
+}
+
 #[tokio::test]
 async fn names_that_could_inject_are_refused_before_a_byte_is_sent() {
     let (peer, to) = bound("127.0.0.1:0");
@@ -299,7 +398,7 @@ async fn with_random_case_an_answer_in_another_case_is_ignored() {
 #[test]
 fn random_case_tosses_letters_alone() {
     let question = Question::new("a-long-name-with-1234567890.example".parse().unwrap(), RecordType::A);
-    let manner = Manner { recursion_desired: true, checking_disabled: false, edns: None, toss_case: true };
+    let manner = Manner { recursion_desired: true, toss_case: true, ..Manner::default() };
     let wires: Vec<Vec<u8>> = (0..8).map(|_| Query::new(&question, &manner).unwrap().wire()[2..].to_vec()).collect();
     assert!(wires.iter().any(|wire| *wire != wires[0]), "eight tosses of 24 coins");
     assert!(wires.iter().all(|wire| wire.eq_ignore_ascii_case(&wires[0])));
