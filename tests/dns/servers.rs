@@ -2,18 +2,22 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use portolan_core::{Connector, Endpoint};
+use portolan_core::{Connector, Endpoint, Roots, Tls};
 use portolan_dns::dns::{Client, Options};
-use portolan_testbed::{Server, Service, free_port};
+use portolan_testbed::{Certs, Server, Service, free_port, python};
 
 /// A server and where it is.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
-    _server: Server,
+    server: Server,
 }
 
 impl Peer {
+    pub(crate) fn log(&self) -> String {
+        self.server.log()
+    }
+
     pub(crate) async fn client(&self, change: impl FnOnce(Options) -> Options) -> Client {
         self.client_via(&Connector::default(), change).await
     }
@@ -29,7 +33,7 @@ impl Peer {
             Some(word) => service.says(word),
             None => service.accepts(addr),
         };
-        Some(Self { addr, _server: service.start()? })
+        Some(Self { addr, server: service.start()? })
     }
 }
 
@@ -90,6 +94,142 @@ remote-control:
     Peer::start(port, Some("start of service"), unbound)
 }
 
+/// A server of DNS over TLS and HTTPS, with the certificate of `localhost`.
+pub(crate) struct Secure {
+    pub(crate) name: &'static str,
+    pub(crate) tls: u16,
+    /// Where it speaks HTTPS too.
+    pub(crate) https: Option<u16>,
+    _server: Server,
+}
+
+/// Who trusts these certificates.
+pub(crate) fn trusting(certs: &Certs) -> Tls {
+    Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap()
+}
+
+/// BIND, which is responsible for `portolan.test`, over TLS and HTTPS.
+pub(crate) fn secure_bind(certs: &Certs) -> Option<Secure> {
+    let (tls, https) = (free_port(), free_port());
+    let conf = format!(
+        r#"tls t {{ cert-file "$D/server.pem"; key-file "$D/server.key"; }};
+options {{
+    directory "$D"; pid-file "$D/pid"; session-keyfile "$D/sk"; managed-keys-directory "$D";
+    listen-on port {tls} tls t {{ 127.0.0.1; }}; listen-on port {https} tls t http default {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+    recursion no; dnssec-validation no; allow-transfer {{ none; }}; minimal-responses no; tcp-idle-timeout 20;
+}};
+controls {{}};
+zone "portolan.test" {{ type master; file "zone"; check-names ignore; allow-transfer {{ any; }}; }};
+"#
+    );
+    let named = Service::new("bind9", "named").args(["-g", "-n", "1", "-c", "$D/named.conf"]).tls(certs);
+    let server = named.file("named.conf", conf).file("zone", zone()).says(" running\n").start()?;
+    Some(Secure { name: "BIND 9.18", tls, https: Some(https), _server: server })
+}
+
+/// Unbound over TLS and HTTPS, asking `bind`.
+pub(crate) fn secure_unbound(certs: &Certs, bind: &Peer) -> Option<Secure> {
+    let (tls, https) = (free_port(), free_port());
+    let conf = format!(
+        r#"server:
+    interface: 127.0.0.1@{tls}
+    interface: 127.0.0.1@{https}
+    tls-port: {tls}
+    https-port: {https}
+    tls-service-key: "$D/server.key"
+    tls-service-pem: "$D/server.pem"
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    directory: "$D"
+    pidfile: "$D/pid"
+    use-syslog: no
+    module-config: "iterator"
+    do-not-query-localhost: no
+    access-control: 127.0.0.0/8 allow
+    local-zone: "test." nodefault
+forward-zone:
+    name: "portolan.test."
+    forward-addr: 127.0.0.1@{}
+remote-control:
+    control-enable: no
+"#,
+        bind.addr.port()
+    );
+    let unbound = Service::new("unbound", "unbound").file("unbound.conf", conf).args(["-d", "-c", "$D/unbound.conf"]);
+    let server = unbound.tls(certs).says("start of service").start()?;
+    Some(Secure { name: "Unbound 1.17", tls, https: Some(https), _server: server })
+}
+
+/// dnsdist over TLS and HTTPS, handing queries to `bind`.
+pub(crate) fn dnsdist(certs: &Certs, bind: &Peer) -> Option<Secure> {
+    let (tls, https) = (free_port(), free_port());
+    let conf = format!(
+        r#"setSecurityPollSuffix("")
+setLocal("127.0.0.1:{}")
+addTLSLocal("127.0.0.1:{tls}", "$D/server.pem", "$D/server.key")
+addDOHLocal("127.0.0.1:{https}", "$D/server.pem", "$D/server.key", "/dns-query")
+newServer({{address="127.0.0.1:{}", healthCheckMode="up"}})
+"#,
+        free_port(),
+        bind.addr.port()
+    );
+    let dnsdist = Service::new("dnsdist", "dnsdist").file("dnsdist.conf", conf);
+    let dnsdist = dnsdist.args(["--supervised", "--disable-syslog", "-v", "-C", "$D/dnsdist.conf"]).tls(certs);
+    let server = dnsdist.accepts(([127, 0, 0, 1], tls).into()).accepts(([127, 0, 0, 1], https).into()).start()?;
+    Some(Secure { name: "dnsdist 1.7", tls, https: Some(https), _server: server })
+}
+
+/// Knot Resolver over TLS and HTTPS, asking `bind`.
+pub(crate) fn kresd(certs: &Certs, bind: &Peer) -> Option<Secure> {
+    let (tls, https) = (free_port(), free_port());
+    let conf = format!(
+        r#"net.tls("$D/server.pem", "$D/server.key")
+net.listen("127.0.0.1", {tls}, {{ kind = "tls" }})
+net.listen("127.0.0.1", {https}, {{ kind = "doh2" }})
+trust_anchors.remove(".")
+modules.unload("ta_update")
+modules.unload("ta_signal_query")
+modules.unload("priming")
+modules.unload("detect_time_skew")
+cache.size = 10 * MB
+policy.add(policy.suffix(policy.STUB("127.0.0.1@{}"), {{ todname("portolan.test") }}))
+"#,
+        bind.addr.port()
+    );
+    let kresd = Service::new("knot-resolver", "kresd").file("kresd.conf", conf).tls(certs);
+    let kresd = kresd.args(["-n", "-q", "-c", "$D/kresd.conf", "$D"]);
+    let server = kresd.accepts(([127, 0, 0, 1], tls).into()).accepts(([127, 0, 0, 1], https).into()).start()?;
+    Some(Secure { name: "Knot Resolver 5.6", tls, https: Some(https), _server: server })
+}
+
+/// A server of DNS over QUIC, on aioquic, in front of `bind`.
+pub(crate) fn doq(certs: &Certs, bind: &Peer) -> Option<Peer> {
+    let port = free_port();
+    let service = Service::new("pip:aioquic", python("aioquic", "aioquic")?).file("doq.py", include_str!("doq.py"));
+    let numbers = [port.to_string(), bind.addr.port().to_string()];
+    let service = service.tls(certs).args(["$D/doq.py", &numbers[0], "$D/server.pem", "$D/server.key", &numbers[1]]);
+    Peer::start(port, Some("ready"), service)
+}
+
+/// DNS over HTTPS by Hypercorn, in front of `bind`: by HTTP/3 alone, or by the versions of HTTP in `alpn`.
+pub(crate) fn hypercorn(certs: &Certs, bind: &Peer, alpn: &str) -> Option<Peer> {
+    let port = free_port();
+    let python = python("hypercorn", "hypercorn, aioquic")?;
+    let (bound, versions) = match alpn {
+        "h3" => (format!("quic_bind = \"127.0.0.1:{port}\"\nbind = \"127.0.0.1:{}\"", free_port()), "h2"),
+        other => (format!("bind = \"127.0.0.1:{port}\""), other),
+    };
+    let conf = format!(
+        "{bound}\nalpn_protocols = [\"{versions}\"]\ncertfile = \"$D/server.pem\"\nkeyfile = \"$D/server.key\"\n"
+    );
+    let service = Service::new("pip:hypercorn aioquic wsproto", python).tls(certs);
+    let service = service.file("doh.py", include_str!("doh.py")).file("conf.toml", conf);
+    let service = service.env("NAMESERVER_PORT", bind.addr.port().to_string());
+    let word = if alpn == "h3" { format!("127.0.0.1:{port} (QUIC") } else { format!("127.0.0.1:{port} (") };
+    Peer::start(port, Some(&word), service.args(["-m", "hypercorn", "-c", "$D/conf.toml", "doh:app"]))
+}
+
 /// Dante: SOCKS5 with UDP ASSOCIATE.
 pub(crate) fn danted() -> Option<Peer> {
     let port = free_port();
@@ -103,6 +243,23 @@ pub(crate) fn danted() -> Option<Peer> {
     );
     let danted = Service::new("dante-server", "danted").file("danted.conf", conf);
     Peer::start(port, None, danted.args(["-f", "$D/danted.conf", "-p", "$D/pid"]))
+}
+
+/// An HTTP proxy that speaks CONNECT.
+pub(crate) fn tinyproxy() -> Option<Peer> {
+    let port = free_port();
+    let conf = format!("Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 100\n");
+    let tinyproxy = Service::new("tinyproxy", "tinyproxy").file("tiny.conf", conf).args(["-d", "-c", "$D/tiny.conf"]);
+    Peer::start(port, None, tinyproxy)
+}
+
+/// An HTTP/3 proxy on aioquic that speaks CONNECT-UDP.
+pub(crate) fn masque(certs: &Certs) -> Option<Peer> {
+    let port = free_port();
+    let service = Service::new("pip:aioquic", python("aioquic", "aioquic")?).tls(certs);
+    let service = service.file("masque.py", include_str!("../hops/masque.py"));
+    let number = port.to_string();
+    Peer::start(port, Some("ready"), service.args(["$D/masque.py", &number, "$D/server.pem", "$D/server.key"]))
 }
 
 /// Microsocks: SOCKS5 without datagrams.
@@ -132,6 +289,7 @@ fn zone() -> String {
 ns       A     192.0.2.1
 ns2      A     192.0.2.2
 mail     A     192.0.2.25
+loopback A     127.0.0.1
 www      CNAME @
 far      CNAME elsewhere.example.
 loop     CNAME pool

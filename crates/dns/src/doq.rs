@@ -5,7 +5,7 @@
 //! HTTP proxies that speak CONNECT-UDP.
 //!
 //! **What works**: every query of [`dns`](crate::dns) on a stream of its own, over one connection that all callers share and that is
-//! kept: none waits for another. A connection that is gone is replaced, and a query that was on its way is sent once more. A query
+//! kept: none waits for another. A connection that is gone is replaced, and a query that was on its way is sent again. A query
 //! that is given up is cancelled. Padding. The server's error codes are in the errors ([`Code`]).
 //!
 //! **What is not done**: no zone transfer, no early data (whoever records it can send it again), no discovery.
@@ -93,6 +93,9 @@ impl fmt::Display for Code {
     }
 }
 
+/// Connections that a query may ride on. Servers close those that were idle, and some after so many queries.
+const ATTEMPTS: u32 = 3;
+
 /// One server, and the connection that is kept to it.
 pub(crate) struct Server {
     net: Connector,
@@ -144,7 +147,7 @@ impl Server {
                 connection.close(code, error.message().as_bytes());
             }
             // A server may close an idle connection at any time, or have forgotten it (RFC 9250 5.5.1).
-            if connection.close_reason().is_some() && error.is_closed() && info.reused && attempts == 1 {
+            if connection.close_reason().is_some() && error.is_closed() && info.reused && attempts < ATTEMPTS {
                 attempts += 1;
                 continue;
             }

@@ -5,7 +5,7 @@
 //! **What works**: everything that [`dns`](crate::dns) does, over one connection that all callers share and that is kept: queries
 //! are sent without waiting for each other, and answers come in any order. A connection that the server has closed, that was idle
 //! for half a minute or that let a query wait for too long is replaced; a query that was on its way when it closed is sent
-//! once more. Padding. Whole zones (AXFR), over a connection of their own. The strict profile by default: the certificate must be
+//! again. Padding. Whole zones (AXFR), over a connection of their own. The strict profile by default: the certificate must be
 //! for the server's name, or its address where it has none. The opportunistic one by
 //! [`Options::dangerous`](crate::dns::Options::dangerous).
 //!
@@ -52,6 +52,9 @@ const MAX_BUFFER: usize = 128 * 1024;
 /// How long it may take to close in good order.
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// Connections that a query may ride on. Servers close those that were idle, and some after so many queries.
+const ATTEMPTS: u32 = 3;
+
 /// One server, and the connection that is kept to it.
 pub(crate) struct Server {
     net: Connector,
@@ -83,8 +86,10 @@ impl Server {
         *kept = None;
         let stream = self.dial().await?;
         let info = stream.info().clone();
-        // Each call has a bound of its own.
-        let options = MuxOptions::default().in_flight(IN_FLIGHT).max_buffer(MAX_BUFFER).call_limit(None);
+        // Each call has a bound of its own, and each query a TLS record: dnsdist 1.7 forgets the second of one that holds several
+        // until more comes.
+        let options = MuxOptions::default().in_flight(IN_FLIGHT).queued_bytes(1);
+        let options = options.max_buffer(MAX_BUFFER).call_limit(None);
         let mux = Mux::spawn(stream, Messages::default(), options);
         Ok(kept.insert(Kept { mux, info, used: clock::now() }).clone())
     }
@@ -114,7 +119,7 @@ impl Server {
             };
             self.give_up(info.id).await;
             // A server may close an idle connection at any time, also while a query is on its way (RFC 7766 6.2.4).
-            if error.is_closed() && info.reused && attempts == 1 {
+            if error.is_closed() && info.reused && attempts < ATTEMPTS {
                 attempts += 1;
                 continue;
             }
