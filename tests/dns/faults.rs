@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use portolan_core::{Connector, Kind, Stream};
+use portolan_core::{Connector, Kind, Roots, Stream, Tls};
 use portolan_dns::dns::{Client, Options, RecordType, Transport};
-use portolan_testbed::record;
 use portolan_testbed::rogue::{Datagrams, Rogue, Script, UdpRogue};
+use portolan_testbed::{Certs, ServerTls, record};
 
 use crate::servers;
 
@@ -61,6 +61,55 @@ async fn the_recorded_answer_cut_stalled_or_garbled_anywhere_is_a_typed_error() 
         assert!(told, "garbled at {at}: {outcome:?}");
     }
     record("dns", "faults", "BIND 9.18", "TCP", u64::try_from(recorded.len()).unwrap());
+}
+
+/// The recorded answer inside of TLS, under the id and with the question of the query; after that, or a part of it, silence or the end.
+async fn replayed_over_tls(net: &Connector, tls: &ServerTls, answer: &[u8], silence: bool) -> Result<usize, Kind> {
+    let recorded = answer.to_vec();
+    let script = Script::new().expect_len(2 + 128).answer(move |query| {
+        let mut answer = recorded.clone();
+        for (place, id) in answer.iter_mut().skip(2).zip(&query[2..4]) {
+            *place ^= id;
+        }
+        answer
+    });
+    let rogue = Rogue::tls(tls, if silence { script.stall() } else { script.close() }).await;
+    let options = Options::from_url(&format!("tls://localhost@127.0.0.1:{}", rogue.addr().port())).unwrap();
+    let limit = Duration::from_millis(if silence { 300 } else { 20_000 });
+    let client = Client::connect(net, options.timeout(limit)).await.unwrap();
+    let answer = client.query("portolan.test", RecordType::Mx).await;
+    answer.map(|answer| answer.mx().count()).map_err(|error| error.kind())
+}
+
+#[tokio::test]
+async fn the_recorded_answer_cut_stalled_or_garbled_anywhere_inside_of_tls_is_a_typed_error() {
+    let certs = Certs::new();
+    let Some(bind) = servers::secure_bind(&certs) else { return };
+    let trust = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let net = Connector::builder().tls(trust).build().unwrap();
+    let tls = ServerTls::new(&certs).alpn(["dot"]);
+    let options = Options::from_url(&format!("tls://localhost@127.0.0.1:{}", bind.tls)).unwrap();
+    let client = Client::connect(&net, options).await.unwrap();
+    let mut answer = client.query_raw(QUERY).await.unwrap().to_vec();
+    answer[..2].fill(0);
+    let recorded = [&u16::try_from(answer.len()).unwrap().to_be_bytes(), answer.as_slice()].concat();
+    assert_eq!(replayed_over_tls(&net, &tls, &recorded, true).await, Ok(2));
+    for at in 0..recorded.len() {
+        let cut = replayed_over_tls(&net, &tls, &recorded[..at], false).await;
+        assert_eq!(cut, Err(Kind::Closed), "cut at {at}");
+    }
+    for at in (0..recorded.len()).step_by(11) {
+        let stalled = replayed_over_tls(&net, &tls, &recorded[..at], true).await;
+        assert_eq!(stalled, Err(Kind::Timeout), "stalled at {at}");
+    }
+    for at in 0..recorded.len() {
+        let mut garbled = recorded.clone();
+        garbled[at] ^= 0xff;
+        let outcome = replayed_over_tls(&net, &tls, &garbled, false).await;
+        let told = matches!(outcome, Ok(_) | Err(Kind::Protocol | Kind::Closed | Kind::Server | Kind::Limit));
+        assert!(told, "garbled at {at}: {outcome:?}");
+    }
+    record("dot", "faults", bind.name, "inside of TLS", u64::try_from(recorded.len()).unwrap());
 }
 
 #[tokio::test]

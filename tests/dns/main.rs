@@ -4,5 +4,6 @@
 
 mod faults;
 mod peers;
+mod rogue;
 mod secure;
 mod servers;

@@ -283,3 +283,43 @@ async fn a_servers_own_name_is_asked_of_others() {
     let names = client(&net, &format!("tls://nobody.portolan.test:{}", secure.tls)).await;
     assert_eq!(names.lookup_ip("portolan.test").await.unwrap_err().kind(), Kind::Resolve);
 }
+
+#[tokio::test]
+async fn a_file_says_who_resolves() {
+    let certs = Certs::new();
+    let (plain, secure) = (peer!(servers::bind()), peer!(servers::secure_bind(&certs)));
+    let dir = portolan_testbed::folder("resolver");
+    std::fs::write(dir.join("ca.pem"), &certs.ca).unwrap();
+    let (ca, tls, https) = (dir.join("ca.pem").display().to_string(), secure.tls, secure.https.unwrap());
+    let trust = format!("roots = 'custom'\nca = [{{ file = '{ca}' }}]");
+    let to = Endpoint::new("www.portolan.test", 80).unwrap();
+    for (text, outcome) in [
+        (
+            format!(
+                "resolver = ['https://localhost@127.0.0.1:{https}', 'tls://localhost@127.0.0.1:{tls}']\n[tls]\n{trust}"
+            ),
+            None,
+        ),
+        (
+            format!("resolver = 'tls://localhost@127.0.0.1:{tls}'\npolicy = 'public-only'\n[tls]\n{trust}"),
+            Some(Kind::Blocked),
+        ),
+        (
+            format!(
+                "[resolver]\nservers = ['tls://localhost.portolan.test:{tls}?dangerous=opportunistic']\n\
+                 bootstrap = ['udp://{}']\n[hosts]\n'localhost.portolan.test' = ['127.0.0.1']",
+                plain.addr
+            ),
+            None,
+        ),
+        (format!("[resolver]\nservers = ['tls://localhost@127.0.0.1:{tls}']\n[resolver.tls]\n{trust}"), None),
+        (format!("resolver = 'tls://localhost@127.0.0.1:{tls}'"), Some(Kind::Resolve)),
+    ] {
+        let net = portolan::connector_from_toml(&text).unwrap();
+        let found = net.resolve(&to).await;
+        assert_eq!(found.as_ref().map_or(2, Vec::len), 2, "{text}: {found:?}");
+        // A server may be where targets may not; what it says may not.
+        assert_eq!(found.err().map(|error| error.kind()), outcome, "{text}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}

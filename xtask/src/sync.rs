@@ -92,6 +92,8 @@ fn umbrella_features(table: &Table) -> String {
                 on.extend(row.needs.iter().cloned());
             } else {
                 on.push(format!("{package}/{feature}"));
+                // A protocol that stands on another of its family brings it along.
+                on.extend(row.needs.iter().filter(|need| rows.iter().any(|row| row.name == **need)).cloned());
             }
             let on: Vec<String> = on.iter().map(|item| format!("{item:?}")).collect();
             let _ = writeln!(out, "## {}.\n{feature} = [{}]", row.title, on.join(", "));

@@ -3,10 +3,11 @@
 #![cfg(feature = "serde")]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "these are tests, and they are the peer")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_core::config::Config;
-use portolan_core::{Connector, Endpoint, Error, Hop, HopSchemes, Kind};
+use portolan_core::{Answer, BoxFuture, Connector, Endpoint, Error, Hop, HopSchemes, Kind, Resolve, ResolverSchemes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -274,6 +275,55 @@ async fn a_text_is_a_way_and_its_end_may_be_direct() {
     let net = Connector::parse(&format!("socks5://127.0.0.1:{nobody}")).unwrap();
     let error = net.connect(&format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap_err();
     assert_eq!((error.kind(), error.hop()), (Kind::Hop, Some(0)), "never around the proxy: {error:?}");
+}
+
+/// A resolver that says where it goes.
+#[derive(Debug)]
+struct Says(Connector, String);
+
+impl Resolve for Says {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let server = Endpoint::parse(self.1.trim_start_matches("near://"), Some(1))?;
+            // By the connector's own resolver, never by this one.
+            let found = self.0.resolve(&server).await?;
+            assert_eq!(name, "far.test");
+            Ok(Answer::new(found.iter().map(|addr| addr.ip()).collect(), None))
+        })
+    }
+}
+
+#[tokio::test]
+async fn resolvers_of_other_crates_come_by_their_schemes_and_are_found_by_others() {
+    let schemes = ResolverSchemes::default()
+        .with("near", |net, url| Ok(Arc::new(Says(net.clone(), url.to_owned())) as Arc<dyn Resolve>));
+    for (text, addr) in [
+        ("resolver = 'near://192.0.2.1'", "192.0.2.1"),
+        ("resolver = ['near://192.0.2.1', 'near://192.0.2.2']", "192.0.2.1"),
+        ("[resolver]\nservers = ['near://ns.test']\n[hosts]\n'ns.test' = ['192.0.2.3']", "192.0.2.3"),
+        ("[resolver]\nservers = ['near://far.test']\nbootstrap = ['near://192.0.2.4']\ncache = false", "192.0.2.4"),
+        // The policy of targets is not that of servers, whom the operator has named.
+        ("resolver = ['near://127.0.0.1']\npolicy = { deny_hosts = ['127.0.0.1'] }", "127.0.0.1"),
+    ] {
+        let config = toml(text);
+        let again: Config = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(config, again, "{text}");
+        let net = config.to_builder_with(&HopSchemes::default(), &schemes).unwrap().build().unwrap();
+        let found = net.resolve(&Endpoint::new("far.test", 7).unwrap()).await.unwrap();
+        assert_eq!(found, [std::net::SocketAddr::new(addr.parse().unwrap(), 7)], "{text}");
+        let error = config.to_connector().unwrap_err();
+        assert!(error.message().contains("near"), "{error}");
+    }
+    // The server is under the policy of hops.
+    let guarded = toml("resolver = ['near://127.0.0.1']\nhop_policy = 'public-only'");
+    let net = guarded.to_builder_with(&HopSchemes::default(), &schemes).unwrap().build().unwrap();
+    assert_eq!(net.resolve(&Endpoint::new("far.test", 7).unwrap()).await.unwrap_err().kind(), Kind::Resolve);
+    for text in ["resolver = []\nproxy_from_env = 1", "resolver = 5", "resolver = { server = 'x' }", "resolver = [5]"] {
+        assert!(toml::from_str::<Config>(text).is_err(), "{text}");
+    }
+    for text in ["[resolver]\nbootstrap = ['system']", "[resolver.tls]\nsni = false"] {
+        assert_eq!(refused(text).kind(), Kind::Usage, "{text}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use portolan_core::config::Config;
 use portolan_core::{Connector, Error, Result};
 
-use crate::connect::hop_schemes;
+use crate::connect::{hop_schemes, resolver_schemes};
 
 /// Reads a [`Config`]. An error names the line and what was expected there; it never quotes the text, which may hold passwords.
 pub fn config_from_toml(text: &str) -> Result<Config> {
@@ -21,7 +21,7 @@ pub fn config_from_json(text: &str) -> Result<Config> {
     })
 }
 
-/// A connector out of TOML, with every hop that the features hold. See [`Config`].
+/// A connector out of TOML, with every hop and every name server that the features hold. See [`Config`].
 ///
 /// ```
 /// let net = portolan::connector_from_toml(
@@ -36,12 +36,12 @@ pub fn config_from_json(text: &str) -> Result<Config> {
 /// # Ok::<(), portolan::Error>(())
 /// ```
 pub fn connector_from_toml(text: &str) -> Result<Connector> {
-    config_from_toml(text)?.to_builder(&hop_schemes())?.build()
+    config_from_toml(text)?.to_builder_with(&hop_schemes(), &resolver_schemes())?.build()
 }
 
-/// A connector out of JSON, with every hop that the features hold.
+/// A connector out of JSON, with every hop and every name server that the features hold.
 pub fn connector_from_json(text: &str) -> Result<Connector> {
-    config_from_json(text)?.to_builder(&hop_schemes())?.build()
+    config_from_json(text)?.to_builder_with(&hop_schemes(), &resolver_schemes())?.build()
 }
 
 fn wrong(format: &str, line: usize, message: &str) -> Error {

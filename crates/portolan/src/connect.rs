@@ -1,6 +1,6 @@
-//! Connectors out of text, with every hop that the features hold.
+//! Connectors out of text, with every hop and name server that the features hold.
 
-use portolan_core::{Connector, HopSchemes, Result};
+use portolan_core::{Connector, HopSchemes, ResolverSchemes, Result};
 
 /// The schemes of all hops that this build has: those of core, `h2` and `h2c` (feature `http2`), `h3` and `masque` (`http3`),
 /// `wss+tunnel` and `ws+tunnel` (`ws-tunnel`), `ssh` (`ssh`).
@@ -14,6 +14,25 @@ pub fn hop_schemes() -> HopSchemes {
     let schemes = portolan_tunnel::schemes(schemes);
     #[cfg(feature = "ssh")]
     let schemes = portolan_remote_access::ssh::schemes(schemes);
+    schemes
+}
+
+/// The schemes of all name servers that this build can ask: with the feature `dns` `dns`, `udp` and `tcp`; `tls` (`dot`), `https` and `h3`
+/// (`doh`) and `quic` (`doq`).
+///
+/// ```
+/// use portolan::{Connector, resolver_schemes};
+///
+/// # #[cfg(feature = "doh")]
+/// let resolver = resolver_schemes().resolver(&Connector::default(), ["https://dns.quad9.net@9.9.9.9/dns-query"])?;
+/// # #[cfg(feature = "doh")]
+/// let net = Connector::builder().resolver(resolver).build()?;
+/// # Ok::<(), portolan::Error>(())
+/// ```
+pub fn resolver_schemes() -> ResolverSchemes {
+    let schemes = ResolverSchemes::default();
+    #[cfg(feature = "dns")]
+    let schemes = portolan_dns::dns::schemes(schemes);
     schemes
 }
 

@@ -88,7 +88,7 @@ pub use portolan_websocket as websocket;
 
 #[cfg(feature = "config")]
 pub use configured::{config_from_json, config_from_toml, connector_from_json, connector_from_toml};
-pub use connect::{connector_from_env, connector_from_str, hop_schemes};
+pub use connect::{connector_from_env, connector_from_str, hop_schemes, resolver_schemes};
 pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_scheme, registry};
 
 /// The examples of the README compile.
