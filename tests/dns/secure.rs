@@ -190,25 +190,6 @@ async fn the_opportunistic_profile_takes_any_certificate_but_never_plain_dns() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_closed_is_replaced() {
-    let certs = Certs::new();
-    let bind = peer!(servers::secure_bind(&certs));
-    // BIND closes after two seconds without a query.
-    for (url, wait) in [
-        (format!("tls://localhost@127.0.0.1:{}", bind.tls), 2600),
-        (format!("https://localhost@127.0.0.1:{}", bind.https.unwrap()), 100),
-    ] {
-        let names = client(&net(&certs), &url).await;
-        let mut reused = Vec::new();
-        for _ in 0..3 {
-            reused.push(names.query("portolan.test", RecordType::A).await.unwrap().info.connection.reused);
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-        }
-        assert!(!reused[0]);
-    }
-}
-
-#[tokio::test]
 async fn encrypted_queries_go_through_proxies_to_the_address_that_was_said() {
     // A name that no proxy can place.
     let mut certs = Certs::new();

@@ -116,7 +116,7 @@ pub(crate) fn secure_bind(certs: &Certs) -> Option<Secure> {
 options {{
     directory "$D"; pid-file "$D/pid"; session-keyfile "$D/sk"; managed-keys-directory "$D";
     listen-on port {tls} tls t {{ 127.0.0.1; }}; listen-on port {https} tls t http default {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-    recursion no; dnssec-validation no; allow-transfer {{ none; }}; minimal-responses no; tcp-idle-timeout 20;
+    recursion no; dnssec-validation no; allow-transfer {{ none; }}; minimal-responses no;
 }};
 controls {{}};
 zone "portolan.test" {{ type master; file "zone"; check-names ignore; allow-transfer {{ any; }}; }};

@@ -41,7 +41,7 @@ use crate::dns::{Carried, Carrier, Freshness, Options, Query};
 
 /// The name in errors.
 const PROTOCOL: &str = "doq";
-const SPEAKS: Speaks = Speaks { protocol: PROTOCOL, semantics: Semantics::Dns, alpn: b"doq" };
+const SPEAKS: Speaks = Speaks::new(PROTOCOL, Semantics::Dns, b"doq");
 /// A message and its length.
 const MAX_ANSWER: usize = 2 + 65_535;
 /// The header of every message (RFC 1035 4.1.1).

@@ -42,7 +42,7 @@ pub async fn connect_as(
     name: &str,
     options: Options,
 ) -> Result<(SendRequest, Connection)> {
-    let speaks = Speaks { protocol: PROTOCOL, semantics: Semantics::Http, alpn: ALPN };
+    let speaks = Speaks::new(PROTOCOL, Semantics::Http, ALPN);
     let (Quic { connection, endpoint, info }, early) = dial(connector, to, name, speaks, &options).await?;
     begin(connection, Some(endpoint), options, info, early)
 }

@@ -9,12 +9,16 @@ use crate::options::Options;
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Speaks {
-    /// What errors and observers call it.
-    pub protocol: &'static str,
-    /// How observers name what it does.
-    pub semantics: Semantics,
-    /// What ALPN offers, and nothing else.
-    pub alpn: &'static [u8],
+    pub(crate) protocol: &'static str,
+    pub(crate) semantics: Semantics,
+    pub(crate) alpn: &'static [u8],
+}
+
+impl Speaks {
+    /// What errors and observers call it, how observers name what it does, and what ALPN offers, which is nothing else.
+    pub const fn new(protocol: &'static str, semantics: Semantics, alpn: &'static [u8]) -> Self {
+        Self { protocol, semantics, alpn }
+    }
 }
 
 /// A connection whose handshake is done. It ends with the last handle to it and its streams.

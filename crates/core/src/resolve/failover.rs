@@ -69,40 +69,36 @@ impl Failover {
                 asked.push(async move { (place, answer.await) });
             }
             // Until it is the next one's turn.
-            let turn = clock::within(patience, Phase::Resolve, async {
-                while let Some((place, result)) = asked.next().await {
-                    unanswered.retain(|other| *other != place);
-                    match result {
-                        Err(error) if !is_certain(&error) => {
-                            self.note(place, true);
-                            words.push(error.message().to_owned());
-                            last = Some(error);
-                            break;
-                        }
-                        result => {
-                            self.note(place, false);
-                            return Ok(Some(result));
-                        }
+            let turn = clock::within(patience, Phase::Resolve, async { Ok(asked.next().await) }).await;
+            if let Ok(Some((place, result))) = turn {
+                unanswered.retain(|other| *other != place);
+                match result {
+                    Err(error) if !is_certain(&error) => {
+                        self.note(place, true);
+                        words.push(error.message().to_owned());
+                        last = Some(error);
+                    }
+                    result => {
+                        self.note(place, false);
+                        unanswered.iter().for_each(|place| self.note(*place, true));
+                        return result;
                     }
                 }
-                Ok(None)
-            });
-            if let Ok(Some(result)) = turn.await {
-                unanswered.iter().for_each(|place| self.note(*place, true));
-                return result;
             }
             if asked.is_empty() && waiting.len() == 0 {
-                let error = Error::new(
-                    Kind::Resolve,
-                    if words.is_empty() { "no resolver to ask".into() } else { words.join("; ") },
-                );
-                let error = error.with_phase(Phase::Resolve).with_reply(ResolveFailure::Unavailable);
-                return Err(match last {
-                    Some(last) => error.with_source(last),
-                    None => error,
-                });
+                return Err(none_answered(&words, last));
             }
         }
+    }
+}
+
+/// What all of them said.
+fn none_answered(words: &[String], last: Option<Error>) -> Error {
+    let words = if words.is_empty() { "no resolver to ask".to_owned() } else { words.join("; ") };
+    let error = Error::new(Kind::Resolve, words).with_phase(Phase::Resolve).with_reply(ResolveFailure::Unavailable);
+    match last {
+        Some(last) => error.with_source(last),
+        None => error,
     }
 }
 

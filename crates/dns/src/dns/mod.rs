@@ -1,18 +1,18 @@
 //! DNS, the name service (RFC 1034, 1035; EDNS RFC 6891, TCP RFC 7766, resilience RFC 5452, zone transfer RFC 5936).
 //!
-//! **Port and TLS**: 53, UDP and TCP; scheme `dns://`. TLS never: DNS over TLS is a protocol of its own, though
-//! [`Client::from_stream`] speaks it over any TLS stream.
+//! **Port and TLS**: 53, UDP and TCP; schemes `dns://`, `udp://`, `tcp://`. TLS never: DNS over TLS, HTTPS and QUIC are protocols of their
+//! own (`dot`, `doh`, `doq`), and features of this client, which asks over them as it does over UDP: see [`Options::from_url`].
 //!
 //! **What works**: queries of any type and class, with typed data for A, AAAA, CNAME, NS, PTR, MX, TXT, SRV, SOA, CAA, SVCB,
 //! HTTPS, DS, DNSKEY, TLSA and NAPTR, and bytes for all others; UDP with retransmission, TCP when an answer is cut, when the
 //! proxies on the way carry no datagrams, or when somebody seems to be guessing ([`Info::fallback`] says which); pipelined
 //! queries over one TCP connection; EDNS, with a second try without it; addresses over aliases; reverse names; class `CH`;
 //! whole zones (AXFR) record by record; raw messages. A [`Client`] is a [`Resolve`](portolan_core::Resolve), so a connector's
-//! names can be resolved through a proxy.
+//! names can be resolved through a proxy; [`resolver`] makes one of several servers, by their URLs.
 //!
 //! **What is not done**: no iteration from the root (a server that asks others is expected, or one that is responsible), no
 //! cache (the connector's resolver has one), no verification of signatures, no cookies (RFC 7873), no TSIG, no update, no
-//! IXFR, no padding; a record of a known type whose data is malformed fails the whole answer.
+//! IXFR; a record of a known type whose data is malformed fails the whole answer.
 //!
 //! **Tested against** BIND 9.18 (authoritative) and Unbound 1.17 (resolver with local data), directly and through SOCKS5.
 //!
