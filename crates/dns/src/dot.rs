@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use portolan_core::{BoxFuture, ConnectionInfo, Connector, Endpoint, Error, Phase, Result, Stream, clock};
-use portolan_wire::{Codec, Correlate, DecodeError, Mux, MuxOptions, Route};
+use portolan_wire::{Codec, Correlate, Mux, MuxOptions, Route};
 use tokio::sync::Mutex;
 
 use crate::dns::{Carried, Carrier, Framing, Freshness, Options, Query};
@@ -64,7 +64,7 @@ pub(crate) struct Server {
 
 #[derive(Clone)]
 struct Kept {
-    mux: Mux<Messages>,
+    mux: Mux<Framing>,
     info: ConnectionInfo,
     used: clock::Instant,
 }
@@ -90,7 +90,7 @@ impl Server {
         // until more comes.
         let options = MuxOptions::default().in_flight(IN_FLIGHT).queued_bytes(1);
         let options = options.max_buffer(MAX_BUFFER).call_limit(None);
-        let mux = Mux::spawn(stream, Messages::default(), options);
+        let mux = Mux::spawn(stream, Framing, options);
         Ok(kept.insert(Kept { mux, info, used: clock::now() }).clone())
     }
 
@@ -162,28 +162,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// TCP's framing, with answers that find their queries by id.
-#[derive(Debug, Clone, Default)]
-struct Messages(Framing);
-
-impl Codec for Messages {
-    type Frame = Bytes;
-    type Out = [u8];
-
-    fn protocol(&self) -> &'static str {
-        PROTOCOL
-    }
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, DecodeError> {
-        self.0.decode(src)
-    }
-
-    fn encode(&mut self, message: &[u8], dst: &mut BytesMut) -> Result<()> {
-        self.0.encode(message, dst)
-    }
-}
-
-impl Correlate for Messages {
+/// Answers find their queries by id.
+impl Correlate for Framing {
     fn route(&mut self, message: &Bytes) -> Route {
         let id = message.first_chunk().copied().map_or(0, u16::from_be_bytes);
         Route::Id { id: id.into(), last: true }
@@ -211,7 +191,7 @@ mod tests {
 
     #[test]
     fn calls_are_framed_under_their_ids_behind_what_waits() {
-        let (mut codec, mut dst) = (Messages::default(), BytesMut::from(&b"before"[..]));
+        let (mut codec, mut dst) = (Framing, BytesMut::from(&b"before"[..]));
         codec.encode_call(0x1234, b"\0\0\x01\0\0\x01\0\0\0\0\0\0rest", &mut dst).unwrap();
         assert_eq!(&dst[..], b"before\0\x10\x12\x34\x01\0\0\x01\0\0\0\0\0\0rest");
         let mut framed = dst.split_off(6);
