@@ -1,10 +1,12 @@
 //! The connector: how a peer is reached, said once.
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::datagram::Datagram;
 use crate::dial::{Dial, DialContext, Direct, Place, Settings};
 use crate::endpoint::{Endpoint, Host};
@@ -20,6 +22,9 @@ use crate::sockopt::{Bind, TcpOptions};
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
 use crate::tls::Tls;
+
+/// How long a chain whose proxies could not be reached is tried after the others of its list.
+const REST: Duration = Duration::from_secs(30);
 
 /// Reaches peers: cheap to clone, and `Connector::default()` just works.
 ///
@@ -52,6 +57,26 @@ struct Chain {
     hops: usize,
     /// Whether its last hop takes plain HTTP in absolute form.
     forwards: bool,
+    /// When a proxy of it could not be reached.
+    failed: Mutex<Option<Instant>>,
+}
+
+impl Chain {
+    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests(&self) -> bool {
+        self.failed().is_some_and(|at| clock::now().saturating_duration_since(at) < REST)
+    }
+
+    /// Keeps whether its proxies are there, so far as a result says it: a refusal comes from a proxy that is.
+    fn learn<T>(&self, result: &Result<T>) {
+        let lost = |error: &Error| {
+            error.hop().is_some() && matches!(error.phase(), Some(Phase::Resolve | Phase::Connect | Phase::Tls))
+        };
+        *self.failed() = result.as_ref().err().filter(|error| lost(error)).map(|_| clock::now());
+    }
 }
 
 impl Connector {
@@ -82,7 +107,7 @@ impl Connector {
     /// A plain stream to `to`, through whatever hops its route has. Dropping the future closes what was opened.
     pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
         let cx = self.context(to);
-        cx.told(async { self.stream(to, &cx).await }).await
+        cx.told(self.bounded(self.stream(to, &cx))).await
     }
 
     /// A stream for requests of plain HTTP to `to`: to the target itself, or to the HTTP proxy that ends its route, which wants
@@ -90,7 +115,7 @@ impl Connector {
     pub async fn connect_http(&self, to: &Endpoint) -> Result<Stream> {
         let cx = self.context(to);
         let cx = if self.forwards(to)?.is_some() { cx.of_plain_http() } else { cx };
-        cx.told(async { self.stream(to, &cx).await }).await
+        cx.told(self.bounded(self.stream(to, &cx))).await
     }
 
     /// Which route's proxies forward plain HTTP to `to`, if they do: whatever goes by the same route may share a connection of
@@ -132,36 +157,39 @@ impl Connector {
             let alpn = (!alpn.is_empty()).then_some(alpn);
             stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await
         };
-        cx.told(work).await
+        cx.told(self.bounded(work)).await
+    }
+
+    /// A whole call, within its deadline. Nothing of the protocol's was sent in it.
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = clock::within(self.0.settings.timeouts.total_limit(), Phase::Total, work).await;
+        result.map_err(|error| match error.phase() {
+            Some(Phase::Total) if error.is_timeout() => error.with_delivery(crate::Delivery::NotSent),
+            _ => error,
+        })
     }
 
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
         let settings = &self.0.settings;
-        let work = async {
-            let mut last = None;
-            for chain in self.chains(to) {
-                cx.restart();
-                match chain.dial.dial(to, cx).await {
-                    Ok(mut stream) => {
-                        cx.finish(stream.info_mut());
-                        let stream = stream.counted(cx.traffic());
-                        return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
-                    }
-                    Err(error) if chain.hops > 0 && moves_on(&error) => {
-                        tracing::debug!(%error, "chain failed");
-                        last = Some(error);
-                    }
-                    Err(error) => return Err(error),
+        let mut last = None;
+        for chain in self.in_turn(to) {
+            cx.restart();
+            let made = chain.dial.dial(to, cx).await;
+            chain.learn(&made);
+            match made {
+                Ok(mut stream) => {
+                    cx.finish(stream.info_mut());
+                    let stream = stream.counted(cx.traffic());
+                    return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
                 }
+                Err(error) if chain.hops > 0 && moves_on(&error) => {
+                    tracing::debug!(%error, "chain failed");
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
-        };
-        clock::within(settings.timeouts.total_limit(), Phase::Total, work).await.map_err(|error| {
-            if error.is_timeout() && error.phase() == Some(Phase::Total) {
-                return error.with_delivery(crate::Delivery::NotSent);
-            }
-            error
-        })
+        }
+        Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
     }
 
     /// Datagrams to `to` alone: UDP, or UDP through the hops of its route.
@@ -169,9 +197,11 @@ impl Connector {
         let cx = self.context(to);
         let work = async {
             let mut last = None;
-            for chain in self.chains(to) {
+            for chain in self.in_turn(to) {
                 cx.restart();
-                match chain.dial.datagram(to, &cx).await {
+                let made = chain.dial.datagram(to, &cx).await;
+                chain.learn(&made);
+                match made {
                     Ok(mut datagram) => {
                         cx.finish(datagram.info_mut());
                         return Ok(datagram.counted(cx.traffic()));
@@ -182,7 +212,7 @@ impl Connector {
             }
             Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
         };
-        cx.told(work).await
+        cx.told(self.bounded(work)).await
     }
 
     /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.
@@ -241,6 +271,12 @@ impl Connector {
         DialContext::new(self.0.settings.clone(), to.clone())
     }
 
+    /// The chains to `to` as they are to be tried: those that could not be reached of late come last.
+    fn in_turn(&self, to: &Endpoint) -> impl Iterator<Item = &Chain> {
+        let (rested, ready): (Vec<_>, Vec<_>) = self.chains(to).iter().partition(|chain| chain.rests());
+        ready.into_iter().chain(rested)
+    }
+
     fn chains(&self, to: &Endpoint) -> &[Chain] {
         let routed = self.0.chains.iter().find(|(route, _)| route.matches(to));
         routed.map_or(&self.0.fallback, |(_, chains)| chains)
@@ -280,7 +316,7 @@ fn chain(hops: &[Hop], header: Option<&ProxyHeader>) -> Chain {
     }
     // Whoever leaves requests to the last proxy has no connection of its own to say who it is on.
     let forwards = header.is_none() && hops.last().is_some_and(Hop::forwards);
-    Chain { dial: headed(header, dial), hops: hops.len(), forwards }
+    Chain { dial: headed(header, dial), hops: hops.len(), forwards, failed: Mutex::default() }
 }
 
 /// Builds a [`Connector`].
@@ -323,7 +359,7 @@ impl ConnectorBuilder {
         self
     }
 
-    /// A chain to try when the ones before it fail.
+    /// A chain to try when the ones before it fail. One whose proxies could not be reached is tried after the others for half a minute.
     pub fn or_via(mut self, hops: impl IntoIterator<Item = Hop>) -> Self {
         self.routes.push_chain(hops.into_iter().collect());
         self

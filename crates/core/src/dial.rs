@@ -102,6 +102,8 @@ struct Progress {
     timings: Timings,
     attempts: u32,
     tried: Vec<Try>,
+    /// What TLS with the proxy took that is passed next.
+    secured: Duration,
 }
 
 /// One address being tried, or that was.
@@ -215,7 +217,7 @@ impl DialContext {
             }
         }
         let addrs = self.resolve(to, place.last).await?;
-        Ok(addrs.into_iter().take(MAX_HOP_TARGETS).map(Endpoint::from).collect())
+        Ok(taking_turns(addrs).take(MAX_HOP_TARGETS).map(Endpoint::from).collect())
     }
 
     /// Runs a hop's handshake under its own deadline. An error names the hop and keeps what it says of itself.
@@ -235,6 +237,7 @@ impl DialContext {
             Ok(value) => {
                 let elapsed = clock::now() - started;
                 self.note(|p| {
+                    let elapsed = elapsed + std::mem::take(&mut p.secured);
                     p.hop = None;
                     // A second try of the same hop takes the place of the first.
                     p.hops.truncate(place.index);
@@ -243,8 +246,16 @@ impl DialContext {
                 });
                 Ok(value)
             }
-            Err(error) => Err(hop_error(error, place.index)),
+            Err(error) => {
+                self.note(|p| p.secured = Duration::ZERO);
+                Err(hop_error(error, place.index))
+            }
         }
+    }
+
+    /// Says how long the connection took to protect to the proxy that is passed next.
+    pub(crate) fn hop_secured(&self, took: Duration) {
+        self.note(|p| p.secured = took);
     }
 
     /// The hops passed so far: what a connection that is to be shared by later calls keeps of how it was made.
@@ -356,6 +367,17 @@ impl DialContext {
         };
         error.with_endpoint(self.target.clone()).with_attempt(attempt)
     }
+}
+
+/// Both families in turn, whichever the resolver lists first: the first few of many addresses hold some of each.
+fn taking_turns(addrs: Vec<SocketAddr>) -> impl Iterator<Item = SocketAddr> {
+    let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (lead, rest): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|addr| addr.is_ipv6() == first);
+    let (mut next, mut other) = (rest.into_iter(), lead.into_iter());
+    std::iter::from_fn(move || {
+        std::mem::swap(&mut next, &mut other);
+        next.next().or_else(|| other.next())
+    })
 }
 
 /// RFC 7686 2: a name of Tor's is never asked of DNS, which would tell the world who is looked for. A hop that resolves by itself

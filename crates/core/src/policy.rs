@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Phase, Result};
+use crate::resolve::canonical;
 
 /// A rule set: cheap to clone.
 ///
@@ -99,13 +100,14 @@ impl Policy {
     /// Forbids a name, or with `*.` in front all names under it. Names are a courtesy: addresses are what is enforced.
     #[must_use]
     pub fn deny_host(self, pattern: &str) -> Self {
-        self.with(|rules| rules.names.push((false, pattern.to_ascii_lowercase())))
+        self.with(|rules| rules.names.push((false, canonical(pattern))))
     }
 
-    /// Allows names matching `pattern` alone (and those of other such calls).
+    /// Allows names matching `pattern` alone (and those of other such calls). A host that is written as an address has no name to
+    /// be judged by: begin with [`public_only`](Self::public_only), or deny networks, where hosts are named by others.
     #[must_use]
     pub fn allow_host(self, pattern: &str) -> Self {
-        self.with(|rules| rules.names.push((true, pattern.to_ascii_lowercase())))
+        self.with(|rules| rules.names.push((true, canonical(pattern))))
     }
 
     /// Allows these ports alone (and those of other such calls).
@@ -168,7 +170,7 @@ impl Policy {
     /// Judges a name before it is resolved or handed to a proxy.
     pub fn check_name(&self, name: &str, port: u16) -> Result<()> {
         self.check_port(port)?;
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let name = canonical(name);
         let local = name == "localhost" || name.ends_with(".localhost");
         let refused = |ip: IpAddr| self.check_ip(ip, ip).is_err();
         if local && refused(Ipv4Addr::LOCALHOST.into()) && refused(Ipv6Addr::LOCALHOST.into()) {

@@ -139,6 +139,19 @@ async fn each_wait_is_bounded_and_named_by_its_phase() {
 }
 
 #[tokio::test]
+async fn the_deadline_of_the_whole_call_holds_in_tls_and_for_datagrams_too() {
+    let (_trap, port) = trap().await;
+    let silent = Endpoint::new("127.0.0.1", port).unwrap();
+    let timeouts = Timeouts::default().total(Duration::from_millis(60));
+    let net = Connector::builder().timeouts(timeouts).build().unwrap();
+    let proxied = net.to_builder().via(Hop::socks5(silent.clone())).build().unwrap();
+    for error in [net.connect_tls(&silent, &[]).await.unwrap_err(), proxied.datagram(&silent).await.unwrap_err()] {
+        let seen = (error.kind(), error.phase(), error.delivery());
+        assert_eq!(seen, (Kind::Timeout, Some(Phase::Total), Delivery::NotSent), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_says_where_and_when() {
     let (trap, port) = trap().await;
     drop(trap);
@@ -200,6 +213,48 @@ async fn routes_choose_the_way_and_a_failing_chain_gives_place_to_the_next() {
     let net = Connector::builder().via(broken).or_via([]).build().unwrap();
     let (second, _) = tokio::join!(net.connect(&here), listener.accept());
     second.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_could_not_be_reached_is_tried_last_for_a_while() {
+    let (dead, port) = trap().await;
+    drop(dead);
+    let (_listener, here) = trap().await;
+    let here = Endpoint::new("127.0.0.1", here).unwrap();
+    let broken = Hop::parse(&format!("socks5://127.0.0.1:{port}")).unwrap();
+    let net = Connector::builder().via(broken.clone()).or_via([]).build().unwrap();
+    let tries = async || net.connect(&here).await.unwrap().info().attempts;
+    assert_eq!((tries().await, tries().await), (2, 1));
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert_eq!((tries().await, tries().await), (2, 1));
+    // Alone it is tried each time.
+    let alone = Connector::builder().via(broken).build().unwrap();
+    for _ in 0..2 {
+        assert!(alone.connect(&here).await.unwrap_err().is_refused());
+    }
+}
+
+#[tokio::test]
+async fn a_chain_whose_proxy_says_no_keeps_its_turn() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (proxy, port) = trap().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = proxy.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            stream.read_exact(&mut [0; 16]).await?;
+            stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await?;
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    let (_listener, here) = trap().await;
+    let hop = Hop::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let net = Connector::builder().via(hop).or_via([]).build().unwrap();
+    for turn in 1..=3 {
+        net.connect(&Endpoint::new("127.0.0.1", here).unwrap()).await.unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), turn);
+    }
 }
 
 #[tokio::test]

@@ -183,6 +183,9 @@ async fn lies_and_refusals_are_told_apart() {
             "502 Bad Gateway: no pe",
         ),
         (b"SSH-2.0-OpenSSH\r\n\r\n", Some(Kind::Hop), None, "expected an HTTP status line"),
+        // A greeting is known for what it is before the deadline, though no empty line ever comes.
+        (b"SSH-2.0-OpenSSH\r\n", Some(Kind::Hop), None, "saw \"SSH-2.0-OpenSSH\""),
+        (b"\x15\x03\x01", Some(Kind::Hop), None, "expected an HTTP status line"),
         (b"HTTP/1.1 20x\r\n\r\n", Some(Kind::Hop), None, "expected an HTTP status line"),
     ] {
         let result = through(hop("http", proxy(vec![(connect, answer.to_vec())], Manner::Whole).await)).await;
@@ -225,7 +228,8 @@ async fn the_callers_mistakes_are_found_before_a_byte_is_sent() {
         (hop("socks5", port).credentials(Credentials::new("", "pw")), Kind::Usage),
         (hop("socks4a", port).credentials(Credentials::new("a\0b", "")), Kind::Usage),
     ] {
-        assert_eq!(through(hop).await.unwrap_err().kind(), kind);
+        let error = through(hop).await.unwrap_err();
+        assert_eq!((error.kind(), error.hop()), (kind, Some(0)));
     }
     assert!(tokio::time::timeout(Duration::from_millis(50), listener.accept()).await.is_err());
     assert!(hop("http", port).header("X", "a\r\nEvil: yes").is_err());

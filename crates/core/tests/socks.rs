@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "these are tests, and they are the peer")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use portolan_core::{
@@ -182,6 +182,35 @@ async fn targets_go_as_what_they_are() {
 }
 
 #[tokio::test]
+async fn of_many_addresses_both_families_are_asked_for() {
+    let addrs: Vec<IpAddr> = (1..=6).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()).collect();
+    let addrs: Vec<_> = addrs.into_iter().chain([Ipv4Addr::new(192, 0, 2, 1).into()]).collect();
+    let many = Endpoint::new("many.test", 9).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let old = socks("socks4", listener.local_addr().unwrap().port());
+    let net = via(old).resolve("many.test", addrs.clone()).build().unwrap();
+    let answered = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 9];
+        stream.read_exact(&mut request).await.unwrap();
+        stream.write_all(&[0, 90, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        request
+    };
+    let (made, request) = tokio::join!(net.connect(&many), answered);
+    made.unwrap();
+    assert_eq!(request, [4, 1, 0, 9, 192, 0, 2, 1, 0]);
+    // A proxy that reaches nothing is asked for some of each, and not for all.
+    let (port, mut told) = proxy(0, reply(4, NOWHERE), Duration::ZERO).await;
+    let error = via(socks("socks5", port)).resolve("many.test", addrs).build().unwrap().connect(&many).await;
+    assert_eq!(error.unwrap_err().code(), Some(4));
+    let mut kinds = Vec::new();
+    while let Ok((_, request)) = told.try_recv() {
+        kinds.push(request[2]);
+    }
+    assert_eq!(kinds, [4, 1, 4, 4]);
+}
+
+#[tokio::test]
 async fn isolation_makes_credentials_up_and_refuses_who_does_not_ask_for_them() {
     let (port, mut told) = proxy(2, reply(0, NOWHERE), Duration::ZERO).await;
     let (a, b) = (to("a.test:80"), to("b.test:80"));
@@ -247,6 +276,14 @@ async fn a_relay_is_where_the_proxy_says_or_where_the_proxy_is() {
         assert_eq!(associate(proxy, |net| net).await.unwrap(), b"query", "{bound:?}");
         assert_eq!(told.recv().await.unwrap().1, [3, 0, 1, 0, 0, 0, 0, 0, 0]);
     }
+    // Of a proxy with several addresses it is the one that answered.
+    let (two, _told) = proxy(0, reply(0, &[&[1, 0, 0, 0, 0][..], &port].concat()), Duration::ZERO).await;
+    let hop = Hop::socks5(Endpoint::new("two.test", two).unwrap());
+    let both: [IpAddr; 2] = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+    let net = Connector::builder().via(hop).resolve("two.test", both).build().unwrap();
+    let datagram = net.datagram(&to("192.0.2.7:53")).await.unwrap();
+    datagram.send(b"query").await.unwrap();
+    assert_eq!(datagram.recv(&mut [0; 64]).await.unwrap(), 5);
     // A relay is a proxy: the policy for hops judges where it is.
     let bound = [&[1, 127, 0, 0, 1][..], &port].concat();
     let (proxy_port, _told) = proxy(0, reply(0, &bound), Duration::ZERO).await;

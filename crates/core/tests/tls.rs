@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portolan_core::{Connector, Endpoint, Error, Kind, Phase, Pin, Roots, Stream, Tls, TlsBuilder, TlsVersion};
+use portolan_core::observe::{Observer, Step};
+use portolan_core::{Connector, Endpoint, Error, Hop, Kind, Phase, Pin, Roots, Stream, Tls, TlsBuilder, TlsVersion};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -257,4 +258,41 @@ async fn a_peer_that_closes_or_stalls_in_the_handshake_is_left_in_time() {
     drop(held);
     let (closed, _) = tokio::join!(net.connect_tls(&to, &[]), async { drop(listener.accept().await) });
     assert_eq!((closed.as_ref().unwrap_err().kind(), closed.unwrap_err().phase()), (Kind::Tls, Some(Phase::Tls)));
+}
+
+/// What was told of hops, and how long each took.
+#[derive(Default)]
+struct Hops(Mutex<Vec<(Phase, Option<usize>, Duration)>>);
+
+impl Observer for Hops {
+    fn phase(&self, step: &Step<'_>) {
+        self.0.lock().unwrap().push((step.phase, step.hop.map(|hop| hop.index), step.elapsed));
+    }
+}
+
+#[tokio::test]
+async fn tls_with_a_proxy_is_told_and_its_time_is_the_hops() {
+    let peer = server("localhost", false);
+    let tls = peer.authority.client().build().unwrap();
+    let (listener, acceptor) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TlsAcceptor::from(Arc::new(peer.config)));
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut proxy = acceptor.accept(listener.accept().await?.0).await?;
+        proxy.read_exact(&mut [0; 16]).await?;
+        proxy.write_all(b"HTTP/1.1 200 ok\r\n\r\n").await?;
+        while proxy.read(&mut [0; 64]).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    });
+    let seen = Arc::new(Hops::default());
+    let hop = Hop::https(Endpoint::new("localhost", port).unwrap());
+    let net = Connector::builder().via(hop).hop_tls(tls).observer(seen.clone()).build().unwrap();
+    let stream = net.connect(&Endpoint::new("target.test", 9).unwrap()).await.unwrap();
+    let info = stream.info();
+    assert!(info.tls.is_none() && info.timings.tls.is_none(), "those speak of the target");
+    let seen = seen.0.lock().unwrap().clone();
+    let told: Vec<_> = seen.iter().filter(|one| one.1.is_some()).map(|one| (one.0, one.1)).collect();
+    assert_eq!(told, [(Phase::Tls, Some(0)), (Phase::Hop, Some(0))], "{seen:?}");
+    let tls = seen.iter().find(|one| one.0 == Phase::Tls).unwrap().2;
+    assert!(info.hops[0].elapsed > tls && info.timings.hops == Some(info.hops[0].elapsed), "{info:?}");
 }

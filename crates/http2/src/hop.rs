@@ -239,10 +239,7 @@ impl Layer {
     async fn open(&self, cx: &DialContext) -> Result<Shared> {
         let mut stream = self.way.to_proxy(cx).await?;
         if self.proxy.tls {
-            let name = self.way.proxy().host_text();
-            let alpn: &[&[u8]] = &[b"h2"];
-            let upgraded = stream.start_tls_with(&name, cx.hop_tls(), Some(alpn), cx.timeouts().tls_limit()).await;
-            stream = upgraded.map_err(|error| self.way.unreachable(error))?;
+            stream = self.way.start_tls(stream, &[b"h2"], cx).await?;
             if stream.alpn() != Some(b"h2") {
                 let error = Error::new(Kind::Hop, "the proxy did not choose HTTP/2 (ALPN h2)").with_phase(Phase::Hop);
                 return Err(self.way.unreachable(error));

@@ -228,7 +228,7 @@ struct Layer {
 impl Layer {
     async fn open(&self, cx: &DialContext) -> Result<Shared> {
         let datagram = self.way.datagrams_to_proxy(cx).await?;
-        self.quic(datagram, cx).await.map_err(|error| self.way.unreachable(error))
+        self.way.secured(cx, self.quic(datagram, cx)).await
     }
 
     async fn quic(&self, datagram: Datagram, cx: &DialContext) -> Result<Shared> {

@@ -188,10 +188,7 @@ impl Layer {
     async fn attempt(&self, target: &Endpoint, cx: &DialContext) -> Result<Stream> {
         let mut stream = self.way.to_proxy(cx).await?;
         if self.tunnel.secure {
-            let name = self.way.proxy().host_text();
-            let alpn: &[&[u8]] = &[b"http/1.1"];
-            let upgraded = stream.start_tls_with(&name, cx.hop_tls(), Some(alpn), cx.timeouts().tls_limit()).await;
-            stream = upgraded.map_err(|error| self.way.unreachable(error))?;
+            stream = self.way.start_tls(stream, &[b"http/1.1"], cx).await?;
         }
         let (peer, local) = (stream.info().peer, stream.info().local);
         let io = self.way.pass(cx, self.open(stream, target)).await?;

@@ -4,11 +4,12 @@ use super::{Hop, HopSchemes, Route};
 use crate::error::{Error, Result};
 
 /// What hops of one scheme are found under, without its `_proxy`; these have rules of their own.
-const KNOWN: [&str; 4] = ["http", "https", "all", "no"];
+/// `AUTO_PROXY` is the address of a script.
+const KNOWN: [&str; 5] = ["http", "https", "all", "no", "auto"];
 
-/// `NO_PROXY` first, then the proxy of each scheme (`REDIS_PROXY`), then `HTTP_PROXY` for `http` and `ws`, `HTTPS_PROXY` for `https`
-/// and `wss`, `ALL_PROXY` for all else and for those where they have none. Lower case wins over upper case. This machine is never
-/// reached through a proxy.
+/// `NO_PROXY` first, of which what is no pattern is passed over, as everybody does; then the proxy of each scheme (`REDIS_PROXY`),
+/// then `HTTP_PROXY` for `http` and `ws`, `HTTPS_PROXY` for `https` and `wss`, `ALL_PROXY` for all else and for those where they
+/// have none. Lower case wins over upper case. This machine is never reached through a proxy.
 #[allow(clippy::disallowed_methods, reason = "the caller asked for the environment")]
 pub(crate) fn routes(schemes: &HopSchemes) -> Result<Vec<Route>> {
     let vars =
@@ -34,7 +35,7 @@ fn routes_from(vars: &[(String, String)], schemes: &HopSchemes) -> Result<Vec<Ro
     };
     let mut routes = vec![Route::to("localhost, 127.0.0.0/8, ::1")?.direct()];
     if let Some(no_proxy) = either("no") {
-        routes.push(Route::to(no_proxy)?.direct());
+        routes.push(Route::to_known(no_proxy).direct());
     }
     let mut others: Vec<String> = vars.iter().filter_map(|(name, _)| scheme(name)).collect();
     others.sort_unstable();
@@ -107,11 +108,12 @@ mod tests {
         assert_eq!(way(&vars, "my://a.example"), "direct");
         assert_eq!(way(&[("all_proxy", "socks5h://a -> b:3128")], "smtp://x"), "socks5h://a:1080");
         assert_eq!(way(&[("all_proxy", "p:1"), ("ftp_proxy", "direct")], "ftp://x"), "direct");
+        assert_eq!(way(&[("all_proxy", "p:1"), ("auto_proxy", "http://wpad/wpad.dat")], "ftp://x"), "http://p:1");
     }
 
     #[test]
     fn no_proxy_matches_as_curl_does() {
-        let list = "example.org, .dotted.example *.star.example,10.0.0.0/8 192.168.1.1,[2001:db8::]/32,port.example:8080,trailing.example.";
+        let list = "example.org, .dotted.example *.star.example,10.0.0.0/8 192.168.1.1,[2001:db8::]/32,port.example:8080,trailing.example.,h:x,[::1,\ttab.example\n";
         for (host, direct) in [
             ("example.org", true),
             ("EXAMPLE.org", true),
@@ -131,6 +133,7 @@ mod tests {
             ("port.example:8080", true),
             ("port.example:8081", false),
             ("trailing.example", true),
+            ("tab.example", true),
         ] {
             let seen = way(&[("ALL_PROXY", "socks5://p:1"), ("NO_PROXY", list)], &format!("redis://{host}"));
             assert_eq!(seen == "direct", direct, "{host}: {seen}");

@@ -14,10 +14,12 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::dial::{Dial, DialContext, Place};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::kit::auth::{ProxyAuth, Remembered};
+use crate::observe::Stepping;
 use crate::secret::Credentials;
 use crate::stream::Stream;
 use crate::url::Url;
@@ -321,6 +323,25 @@ impl Way {
         self.beneath.dial(&self.proxy, cx).await.map_err(|error| self.unreachable(error))
     }
 
+    /// Runs the handshake that protects the connection to the proxy, such as that of QUIC. Its time is the hop's.
+    pub async fn secured<T>(&self, cx: &DialContext, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let (authority, started) = (self.proxy.authority(), clock::now());
+        let step = Stepping::begin(cx, Phase::Tls).hop(self.place.index, self.kind, &authority);
+        let result = work.await.map_err(|error| self.unreachable(error));
+        step.end(&result);
+        cx.hop_secured(clock::now() - started);
+        result
+    }
+
+    /// TLS with the proxy, as the connector speaks it with proxies. What it agreed on is in the stream's facts.
+    pub async fn start_tls(&self, stream: Stream, alpn: &[&[u8]], cx: &DialContext) -> Result<Stream> {
+        let name = self.proxy.host_text();
+        let limit = cx.timeouts().tls_limit();
+        let mut stream = self.secured(cx, stream.start_tls_with(&name, cx.hop_tls(), Some(alpn), limit)).await?;
+        stream.info_mut().timings.tls = None;
+        Ok(stream)
+    }
+
     /// Keeps kind and phase of what went wrong, and says which hop it was on the way to; an error of an earlier hop keeps its own.
     pub fn unreachable(&self, error: Error) -> Error {
         if error.hop().is_some() {
@@ -343,7 +364,7 @@ pub fn cannot_reach(error: &Error) -> bool {
 
 /// The proxy broke its protocol, or said no.
 fn refused(message: impl Into<Box<str>>) -> Error {
-    Error::new(Kind::Hop, message).with_phase(crate::Phase::Hop)
+    Error::new(Kind::Hop, message).with_phase(Phase::Hop)
 }
 
 /// Reads exactly `N` bytes of a handshake.

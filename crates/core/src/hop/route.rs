@@ -56,13 +56,14 @@ impl Route {
     /// For these destinations, separated by commas or spaces: `example.org` (and all under it), `*.example.org` (only under it),
     /// `10.0.0.0/8`, `[::1]`, each with a port behind a colon where only that is meant; `*` for all.
     pub fn to(patterns: &str) -> Result<Self> {
-        let parsed = patterns
-            .split([',', ' '])
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-            .map(pattern)
-            .collect::<Result<_>>()?;
+        let parsed = split(patterns).map(pattern).collect::<Result<_>>()?;
         Ok(Self { scheme: Vec::new(), patterns: Some(parsed), chains: Vec::new() })
+    }
+
+    /// As [`to`](Self::to), without what is no pattern.
+    pub(crate) fn to_known(patterns: &str) -> Self {
+        let parsed = split(patterns).filter_map(|text| pattern(text).ok()).collect();
+        Self { scheme: Vec::new(), patterns: Some(parsed), chains: Vec::new() }
     }
 
     /// For every destination.
@@ -82,7 +83,8 @@ impl Route {
         self
     }
 
-    /// Through these proxies, the nearest first; again for a chain to try when those before it fail.
+    /// Through these proxies, the nearest first; again for a chain to try when those before it fail, as in
+    /// [`or_via`](crate::ConnectorBuilder::or_via).
     pub fn via(mut self, hops: impl IntoIterator<Item = Hop>) -> Self {
         self.chains.push(hops.into_iter().collect());
         self
@@ -113,6 +115,10 @@ impl Pattern {
             _ => false,
         }
     }
+}
+
+fn split(patterns: &str) -> impl Iterator<Item = &str> {
+    patterns.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty())
 }
 
 fn under(name: &str, suffix: &str) -> bool {

@@ -19,7 +19,7 @@ impl Socks4 {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
         let user = self.way.credentials.as_ref().map_or("", |login| &login.user);
         if user.contains('\0') {
-            return Err(Error::usage("a SOCKS4 user id cannot hold NUL"));
+            return Err(Error::usage("a SOCKS4 user id cannot hold NUL").with_hop(self.way.place.index));
         }
         let mut targets = cx.targets(to, self.way.place, self.remote).await?;
         targets.retain(|target| !matches!(target.host(), Host::Ip(IpAddr::V6(_), _)));

@@ -53,7 +53,7 @@ struct Login {
 
 impl Socks5 {
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {
-        let login = self.login(to)?;
+        let login = self.login(to).map_err(|error| error.with_hop(self.way.place.index))?;
         let targets = cx.targets(to, self.way.place, self.remote).await?;
         let mut last = None;
         for target in &targets {
@@ -122,13 +122,16 @@ impl Socks5 {
     }
 
     async fn associate(&self, to: &Endpoint, cx: &DialContext) -> Result<Datagram> {
-        let login = self.login(to)?;
+        let login = self.login(to).map_err(|error| error.with_hop(self.way.place.index))?;
         let target = cx.targets(to, self.way.place, self.remote).await?.into_iter().next();
         let target = target.ok_or_else(|| refused("no address to ask the proxy for"))?;
         // RFC 1928 7: zeros where the client does not know from where it will send.
         let unknown = Endpoint::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         let (control, bound) = self.attempt(UDP_ASSOCIATE, &unknown, &login, cx).await?;
-        let relay = bound.relay(&self.way.proxy)?;
+        // Of a proxy with several addresses it is the one reached; further down the chain only the proxy's name is known.
+        let reached = control.info().peer.filter(|_| self.way.place.index == 0);
+        let proxy = reached.map_or_else(|| self.way.proxy.clone(), Endpoint::from);
+        let relay = bound.relay(&proxy)?;
         let beneath = self.way.beneath.datagram(&relay, cx).await.map_err(|error| self.way.unreachable(error))?;
         Ok(Datagram::from_io(Relay::new(beneath, control), Some(target)))
     }

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 
 use super::super::{lost, refused};
 use crate::clock;
-use crate::error::{Phase, Result};
+use crate::error::{Error, Phase, Result};
 use crate::stream::Stream;
 
 /// The bytes of a proxy's answer up to the empty line: real ones need a few hundred.
@@ -54,6 +54,10 @@ impl Answer {
                     return Err(refused("the proxy closed while it answered"));
                 }
                 begun = true;
+                // Another protocol's greeting may never hold an empty line.
+                if !rest.iter().zip(b"HTTP/").all(|(seen, expected)| seen == expected) {
+                    return Err(no_status(&rest));
+                }
             };
             let head = Head::parse(&head)?;
             if !(100..200).contains(&head.code) {
@@ -72,6 +76,13 @@ impl Answer {
     }
 }
 
+/// Whoever answered speaks something else.
+fn no_status(said: &[u8]) -> Error {
+    let line = said.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let seen = String::from_utf8_lossy(line.get(..60).unwrap_or(line));
+    refused(format!("expected an HTTP status line, saw {seen:?}"))
+}
+
 /// How a body ends, where its connection lives on.
 enum Body {
     Length(usize),
@@ -81,11 +92,7 @@ enum Body {
 impl Head {
     fn parse(head: &[u8]) -> Result<Self> {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        let broken = || {
-            let seen = String::from_utf8_lossy(line.get(..60).unwrap_or(line));
-            refused(format!("expected an HTTP status line, saw {seen:?}"))
-        };
-        let (minor, code, reason) = status(line).ok_or_else(broken)?;
+        let (minor, code, reason) = status(line).ok_or_else(|| no_status(line))?;
         let text = String::from_utf8_lossy(head);
         let fields = text.lines().skip(1).filter_map(|line| line.split_once(':'));
         let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();

@@ -81,13 +81,9 @@ impl Http {
         if !self.tls {
             return Ok(stream);
         }
-        let name = self.way.proxy.host_text();
-        let alpn: &[&[u8]] = &[b"http/1.1"];
-        let upgraded = stream.start_tls_with(&name, cx.hop_tls(), Some(alpn), cx.timeouts().tls_limit()).await;
-        let mut stream = upgraded.map_err(|error| error.with_hop(self.way.place.index))?;
+        let mut stream = self.way.start_tls(stream, &[b"http/1.1"], cx).await?;
         // From here on `tls` speaks of the target.
         stream.info_mut().tls = None;
-        stream.info_mut().timings.tls = None;
         Ok(stream)
     }
 
