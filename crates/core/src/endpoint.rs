@@ -167,23 +167,24 @@ impl fmt::Debug for Endpoint {
 
 /// Splits `host:port`, leaving bare IPv6 whole.
 pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>)> {
-    let bad_port = || Error::usage(format!("invalid port in {text:?}"));
-    let parse = |port: &str| match port {
+    // Never quote what is no number: in a broken URL it is a piece of the password.
+    let bad_port = |host: &str| Error::usage(format!("invalid port behind the host {host:?}"));
+    let parse = |host: &str, port: &str| match port {
         "" => Ok(None),
-        port if port.bytes().all(|b| b.is_ascii_digit()) => port.parse().map(Some).map_err(|_| bad_port()),
-        _ => Err(bad_port()),
+        port if port.bytes().all(|b| b.is_ascii_digit()) => port.parse().map(Some).map_err(|_| bad_port(host)),
+        _ => Err(bad_port(host)),
     };
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or_else(|| Error::usage(format!("unclosed bracket in {text:?}")))?;
         return match rest.strip_prefix(':') {
-            Some(port) => Ok((host, parse(port)?)),
+            Some(port) => Ok((host, parse(host, port)?)),
             None if rest.is_empty() => Ok((host, None)),
             None => Err(Error::usage(format!("text after the bracket in {text:?}"))),
         };
     }
     match text.split_once(':') {
         Some((_, rest)) if rest.contains(':') => Ok((text, None)),
-        Some((host, port)) => Ok((host, parse(port)?)),
+        Some((host, port)) => Ok((host, parse(host, port)?)),
         None => Ok((text, None)),
     }
 }

@@ -77,7 +77,18 @@ impl Url {
             }
             return Err(Error::usage("url without a host"));
         }
-        Ok(Endpoint::parse(&self.authority, Some(default_port))?.with_scheme(&self.scheme))
+        let endpoint = Endpoint::parse(&self.authority, Some(default_port));
+        Ok(endpoint.map_err(|error| self.hinted(error))?.with_scheme(&self.scheme))
+    }
+
+    /// A password with a sign of the URL's own in it ends the host too early.
+    fn hinted(&self, error: Error) -> Error {
+        let rest = [Some(&self.path), self.query.as_ref(), self.fragment.as_ref()];
+        if self.user.is_none() && rest.into_iter().flatten().any(|part| part.contains('@')) {
+            let hint = "in a user or a password /, ? and # are written %2F, %3F and %23";
+            return Error::usage(format!("{} ({hint})", error.message()));
+        }
+        error
     }
 
     /// The whole text with its password: for who stores it, or parses it again.
@@ -239,6 +250,12 @@ mod tests {
         assert!(!format!("{url:?} {url}").contains("sesame"));
         assert_eq!(Url::parse("X://j%6fe:a%40@h:1/p?q#f").unwrap().expose().expose(), "x://joe:a%40@h:1/p?q#f");
         let error = Url::parse("x://joe:sesame@h:bad/").unwrap().endpoint(1).unwrap_err();
+        assert!(!format!("{error:?}").contains("sesame"));
+        for sign in ['/', '?', '#'] {
+            let error = Url::parse(&format!("x://joe:se{sign}same@h:1")).unwrap().endpoint(1).unwrap_err();
+            assert!(!format!("{error:?}").contains("\"se") && error.message().contains("%2F"), "{error}");
+        }
+        let error = Url::parse("x://joe:sesame").unwrap().endpoint(1).unwrap_err();
         assert!(!format!("{error:?}").contains("sesame"));
     }
 }

@@ -80,10 +80,10 @@ impl Hop {
                 url.scheme()
             )));
         };
+        let hop = Self::new(kind, url.endpoint(port)?);
         if !matches!(url.path(), "" | "/") || url.query().is_some() {
             return Err(Error::usage("a proxy url has neither path nor query"));
         }
-        let hop = Self::new(kind, url.endpoint(port)?);
         Ok(match url.credentials() {
             Some(credentials) => hop.credentials(credentials),
             None => hop,

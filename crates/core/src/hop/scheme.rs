@@ -98,11 +98,11 @@ impl HopSchemes {
         let (kind, port) = HopKind::of(spec.url.scheme()).ok_or_else(|| {
             Error::usage(format!("no hop has the scheme {:?}: {} do", spec.url.scheme(), self.names().join(", ")))
         })?;
+        let http = matches!(kind, HopKind::Http { .. });
+        let mut hop = Hop::new(kind, spec.url.endpoint(port)?);
         if !matches!(spec.url.path(), "" | "/") {
             return Err(Error::usage("a proxy url has no path"));
         }
-        let http = matches!(kind, HopKind::Http { .. });
-        let mut hop = Hop::new(kind, spec.url.endpoint(port)?);
         if http {
             if let Some(credentials) = spec.credentials() {
                 hop = hop.credentials(credentials);
@@ -315,6 +315,7 @@ mod tests {
             ("a:1 -> ", "without a host"),
             ("ftp://a", "socks5h, socks do"),
             ("http://a/path", "no path"),
+            ("http://u:p/w@a", "written %2F"),
             ("http://a?auth=digest", "without user and password"),
             ("http://u:p@a?auth=magic", "magic"),
             ("http://a?isolation=stream", "has no \"isolation\""),
