@@ -104,3 +104,9 @@ pub use registry::{Protocol, Status, TlsForm, Transport, protocol, protocol_of_s
 #[doc = include_str!("../../../README.md")]
 #[derive(Debug)]
 pub struct Readme;
+
+/// Those of how to connect do too.
+#[cfg(all(doctest, feature = "http", feature = "redis"))]
+#[doc = include_str!("../../../docs/CONNECTING.md")]
+#[derive(Debug)]
+pub struct Connecting;
