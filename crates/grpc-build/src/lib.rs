@@ -3,7 +3,8 @@
 //!
 //! - **Port and TLS**: none; it runs in `build.rs`.
 //! - **What works**: clients of all four kinds of call, with the comments of the `.proto` file; several files and packages;
-//!   whatever prost-build can be told; the descriptor set, for dynamic calls and reflection.
+//!   whatever prost-build can be told; the descriptor set, for dynamic calls, reflection and JSON transcoding, with all options;
+//!   imports of `google/protobuf`, `google/api` (the HTTP annotations) and `google/rpc` without their files.
 //! - **What is not done**: servers; editions (protox knows proto2 and proto3).
 //! - **Tested against**: its own output, compiled and run in the tests of `portolan-grpc`.
 //! - **Security**: what it writes is made of the `.proto` files that the caller names and of nothing else.
@@ -35,6 +36,7 @@ use portolan_core::{Error, Result};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
+mod bundled;
 mod service;
 
 use service::Clients;
@@ -129,18 +131,29 @@ impl Builder {
             }
             say(&lines);
         }
-        let set = protox::compile(files, includes)
-            // Its own words name the file, the line and the reason.
-            .map_err(|error| Error::usage(format!("the .proto files can't be compiled: {error:?}")))?;
-        self.compile_set(set)
+        let mut compiler = protox::Compiler::with_file_resolver(bundled::resolver(includes));
+        compiler.include_imports(true).include_source_info(true);
+        // Its own words name the file, the line and the reason.
+        let opened = compiler.open_files(files);
+        opened.map_err(|error| Error::usage(format!("the .proto files can't be compiled: {error:?}")))?;
+        // As bytes it holds the options that are extensions too.
+        self.write_descriptors(&compiler.encode_file_descriptor_set())?;
+        self.generate(compiler.file_descriptor_set())
     }
 
     /// The same from a descriptor set, however it was made.
-    pub fn compile_set(mut self, set: FileDescriptorSet) -> Result<()> {
-        if let Some(file) = &self.descriptors {
-            std::fs::write(file, set.encode_to_vec())
-                .map_err(|error| Error::usage(format!("{} can't be written", file.display())).with_source(error))?;
-        }
+    pub fn compile_set(self, set: FileDescriptorSet) -> Result<()> {
+        self.write_descriptors(&set.encode_to_vec())?;
+        self.generate(set)
+    }
+
+    fn write_descriptors(&self, set: &[u8]) -> Result<()> {
+        let Some(file) = &self.descriptors else { return Ok(()) };
+        std::fs::write(file, set)
+            .map_err(|error| Error::usage(format!("{} can't be written", file.display())).with_source(error))
+    }
+
+    fn generate(mut self, set: FileDescriptorSet) -> Result<()> {
         self.config.service_generator(Box::new(self.clients));
         let written = self.config.compile_fds(set);
         written.map_err(|error| Error::usage(format!("the code can't be written: {error}")).with_source(error))
