@@ -6,9 +6,10 @@
 //! mutations, on any toolchain.
 
 use portolan_grpc::Frames;
+use portolan_grpc::transcode::{Values, PathTemplate};
 use portolan_websocket::Role;
 use portolan_websocket::codec::{Decoder, Limits};
-use portolan_wire::{LineRule, Lines, laws};
+use portolan_wire::{DecodeError, LineRule, Lines, laws};
 
 laws::install!();
 
@@ -88,6 +89,20 @@ pub fn fuzzed_websocket_decoder() -> Decoder {
 /// Messages of gRPC.
 pub fn fuzzed_grpc_frames() -> Frames {
     Frames::new(1 << 20)
+}
+
+/// The messages of a stream as JSON.
+pub fn fuzzed_grpc_values() -> Values {
+    Values::new(1 << 16)
+}
+
+/// Path templates, of which no value may lead elsewhere.
+pub fn fuzzed_path_template(bytes: &[u8]) -> Result<PathTemplate, DecodeError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::invalid("utf-8", 0))?;
+    let template = PathTemplate::parse(text)?;
+    let path = template.expand(|field| Some(format!("{field}/../{text}")));
+    assert!(path.is_none_or(|path| !path.contains("/../")), "{text}");
+    Ok(template)
 }
 
 #[cfg(test)]

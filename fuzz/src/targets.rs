@@ -17,5 +17,7 @@ crate::targets! {
     codec websocket = crate::fuzzed_websocket_decoder;
     codec sse = portolan_sse::Decoder::default;
     codec grpc = crate::fuzzed_grpc_frames;
+    codec grpc_values = crate::fuzzed_grpc_values;
+    datagram path_template = crate::fuzzed_path_template;
     free http3 = crate::fuzzed_http3;
 }

@@ -24,6 +24,8 @@ fn the_code_that_the_tests_compile_is_what_is_generated_now() {
         ("grpc.testing.rs", "generated/grpc.testing.rs"),
         ("interop.bin", "generated/interop.bin"),
         ("portolan.library.v1.rs", "generated/portolan.library.v1.rs"),
+        ("google.api.rs", "generated/google.api.rs"),
+        ("google.rpc.rs", "generated/google.rpc.rs"),
         ("library.bin", "generated/library.bin"),
         ("odd.v1.rs", "generated/odd.v1.rs"),
         ("other.rs", "generated/other.rs"),

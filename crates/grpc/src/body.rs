@@ -89,7 +89,10 @@ impl Body {
     }
 
     /// The bytes, if they are at hand; the body by itself if not.
-    #[cfg_attr(not(any(feature = "connect", feature = "web")), allow(dead_code, reason = "for translations alone"))]
+    #[cfg_attr(
+        not(any(feature = "connect", feature = "transcoding", feature = "web")),
+        allow(dead_code, reason = "for translations alone")
+    )]
     pub(crate) fn into_full(self) -> Result<Bytes, BoxBody> {
         match self.inner {
             Inner::Full(bytes) => Ok(bytes.unwrap_or_default()),

@@ -5,7 +5,6 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
 use prost_reflect::prost::Message as _;
-use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::Value;
@@ -32,7 +31,7 @@ use crate::transport::Transport;
 /// ```
 #[derive(Clone)]
 pub struct Schema {
-    pool: DescriptorPool,
+    pub(crate) pool: DescriptorPool,
 }
 
 impl Schema {
@@ -47,11 +46,12 @@ impl Schema {
     pub async fn by_reflection<T: Transport>(client: &Client<T>, service: &str) -> Result<Self> {
         let files = Reflection::new(client.clone()).files(service).await?;
         let broken = "reflection: descriptors that do not fit together";
-        let decoded = files.into_iter().map(FileDescriptorProto::decode).collect::<Result<Vec<_>, _>>();
-        let decoded = decoded.map_err(|error| Error::protocol(PROTOCOL, broken).with_source(error))?;
         let mut pool = DescriptorPool::new();
-        pool.add_file_descriptor_protos(decoded)
-            .map_err(|error| Error::protocol(PROTOCOL, broken).with_source(error))?;
+        // Imports come first. As bytes they keep the options that are extensions.
+        for file in files {
+            let added = pool.decode_file_descriptor_proto(file);
+            added.map_err(|error| Error::protocol(PROTOCOL, broken).with_source(error))?;
+        }
         Ok(Self { pool })
     }
 

@@ -8,12 +8,12 @@
 //!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
 //!   that never left made again ([`ServiceConfig`], also as JSON and as DNS has it); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
 //!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
-//!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text) and `Connect` (by GET too)
-//!   over any transport; tower services both ways.
+//!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
+//!   `Transcode` (`google.api.http`: plain HTTP and JSON) over any transport; tower services both ways.
 //! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA), asking DNS for service configs;
-//!   retries of a stream of which something was taken; JSON transcoding (`google.api.http`).
-//! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript) and grpc++ with the interop
-//!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; the same service over HTTP/3 on
+//!   retries of a stream of which something was taken; streams to the server by JSON transcoding.
+//! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript), grpc-go and grpc++ with the interop
+//!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; Envoy and grpc-gateway by JSON; the same service over HTTP/3 on
 //!   aioquic, and behind Caddy; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every
 //!   place.
 //! - **Security**: a length is checked before there is room for it, and an inflated message has the same bound; reserved names
@@ -79,13 +79,17 @@ mod service_config;
 #[cfg(feature = "json")]
 mod service_config_dns;
 mod status;
-#[cfg(any(feature = "connect", feature = "web"))]
+#[cfg(any(feature = "connect", feature = "transcoding", feature = "web"))]
 mod tail;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "transcoding")]
+pub mod transcode;
 mod transport;
 #[cfg(feature = "web")]
 mod web;
+#[cfg(any(feature = "connect", feature = "transcoding"))]
+mod whole;
 
 pub use body::{Body, Shape};
 pub use call::{
@@ -112,10 +116,13 @@ pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};
 pub use status::{Code, Status};
-#[cfg(any(feature = "connect", feature = "web"))]
+#[cfg(any(feature = "connect", feature = "transcoding", feature = "web"))]
 pub use tail::TranslatedBody;
 #[cfg(feature = "tower")]
 pub use tower::Tower;
+#[cfg(feature = "transcoding")]
+#[doc(inline)]
+pub use transcode::Transcode;
 pub use transport::Transport;
 #[cfg(feature = "web")]
 pub use web::Web;

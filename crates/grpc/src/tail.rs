@@ -1,5 +1,10 @@
 //! Bodies whose trailers travel as a last frame: those of gRPC-Web and of Connect.
 
+#![cfg_attr(
+    not(any(feature = "connect", feature = "web")),
+    allow(dead_code, reason = "JSON transcoding has no last frame")
+)]
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -304,7 +304,7 @@ pub(crate) static ROWS: &[Protocol] = &[
     },
     Protocol {
         name: "grpc",
-        title: "gRPC, gRPC-Web and Connect",
+        title: "gRPC, gRPC-Web, Connect and JSON transcoding",
         family: "http",
         package: "portolan-grpc",
         schemes: &[],

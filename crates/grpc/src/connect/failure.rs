@@ -1,20 +1,19 @@
 //! Errors of Connect, which are JSON.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portolan_core::Result;
-use prost::Message;
 use serde::Deserialize;
 
 use super::decode_base64;
 use crate::compress::Encoding;
-use crate::details::{Any, RpcStatus};
+use crate::details::Any;
 use crate::frame::COMPRESSED;
 use crate::status::Code;
 use crate::tail::broken;
+use crate::whole::{MAX_FAILURE, set_status};
 
 /// An error as it travels.
 #[derive(Debug, Deserialize)]
@@ -52,45 +51,18 @@ impl Failure {
 
     /// The same error as fields of gRPC.
     pub(super) fn fields(&self, headers: &mut HeaderMap) {
-        let code = self.code().filter(|code| *code != Code::Ok).unwrap_or(Code::Unknown);
-        headers.insert("grpc-status", HeaderValue::from(code.number()));
-        if let Ok(message) = HeaderValue::try_from(percent_encode(&self.message)) {
-            headers.insert("grpc-message", message);
-        }
-        if !self.details.is_empty() {
-            let details = self.details.iter().filter_map(|detail| {
-                let type_url = format!("type.googleapis.com/{}", detail.r#type);
-                Some(Any { type_url, value: decode_base64(&detail.value)? })
-            });
-            let code = i32::try_from(code.number()).unwrap_or_default();
-            let status = RpcStatus { code, message: self.message.clone(), details: details.collect() };
-            let text =
-                base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, status.encode_to_vec());
-            if let Ok(details) = HeaderValue::try_from(text) {
-                headers.insert("grpc-status-details-bin", details);
-            }
-        }
+        let details = self.details.iter().filter_map(|detail| {
+            let type_url = format!("type.googleapis.com/{}", detail.r#type);
+            Some(Any { type_url, value: decode_base64(&detail.value)? })
+        });
+        set_status(headers, self.code().unwrap_or(Code::Unknown), &self.message, details.collect());
     }
-}
-
-/// As `grpc-message` wants it.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 /// The last frame of a stream: its error, if there is one, and its trailers.
 pub(super) fn end_of_stream(flags: u8, data: Bytes) -> Result<HeaderMap> {
     // Which encoding it is, the frame doesn't say; servers compress it by gzip, if at all.
-    let data = if flags & COMPRESSED == 0 { data } else { Encoding::Gzip.inflate(&data, super::MAX_FAILURE)? };
+    let data = if flags & COMPRESSED == 0 { data } else { Encoding::Gzip.inflate(&data, MAX_FAILURE)? };
     let end: End =
         serde_json::from_slice(&data).map_err(|error| broken("an end of stream that is no JSON").with_source(error))?;
     let mut trailers = HeaderMap::new();

@@ -1,13 +1,10 @@
 //! The Connect protocol (connectrpc.com, version 1): calls of one message are plain HTTP, and streams are framed as gRPC's are.
 
 use base64::Engine;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
-};
+use bytes::Buf;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Method, Request, Response, StatusCode, request, response};
-use http_body::Frame;
-use portolan_core::{BoxError, Delivery, Error, Kind, Result};
+use portolan_core::{Error, Result};
 
 use crate::PROTOCOL;
 use crate::body::{Body, BoxBody, Shape, boxed_body};
@@ -15,6 +12,7 @@ use crate::deadline::Deadline;
 use crate::frame::{COMPRESSED, PREFIX};
 use crate::tail::{TranslatedBody, broken};
 use crate::transport::Transport;
+use crate::whole::{MAX_FAILURE, MAX_RESPONSE, answer, collect, encodings, framed, set_grpc_type};
 
 mod failure;
 mod get;
@@ -23,10 +21,6 @@ use failure::Failure;
 
 /// The flag of the frame that ends a stream.
 const END: u8 = 0x02;
-/// The longest response of one message, where nothing else is said: it is held before it can be handed on.
-const MAX_RESPONSE: usize = 4 << 20;
-/// The longest error.
-const MAX_FAILURE: usize = 64 << 10;
 
 /// A transport that speaks the Connect protocol over another one.
 ///
@@ -112,13 +106,6 @@ fn fields(headers: &mut HeaderMap) {
     }
 }
 
-/// A list of encodings without the one that is none.
-fn encodings(value: &HeaderValue) -> Option<HeaderValue> {
-    let text = value.to_str().ok()?;
-    let names: Vec<_> = text.split(',').map(str::trim).filter(|name| *name != "identity").collect();
-    if names.is_empty() { None } else { HeaderValue::try_from(names.join(",")).ok() }
-}
-
 /// A call of one message: the message alone is the body.
 fn one(mut parts: request::Parts, body: Body, name: &'static str, get: Option<usize>) -> Result<Request<Body>> {
     let (shape, wait, safe) = (body.shape(), body.wait_for_ready(), body.is_safe());
@@ -167,39 +154,25 @@ fn many(mut parts: request::Parts, body: Body, name: &'static str) -> Result<Req
 
 /// The answer of many messages.
 fn stream(mut parts: response::Parts, body: BoxBody, name: &str) -> Response<TranslatedBody> {
-    set_grpc_type(&mut parts.headers, name);
+    set_grpc_type(&mut parts.headers, name == "json");
     if let Some(encoding) = parts.headers.remove("connect-content-encoding") {
         parts.headers.insert("grpc-encoding", encoding);
     }
     Response::from_parts(parts, TranslatedBody::tail(body, END, failure::end_of_stream))
 }
 
-fn set_grpc_type(headers: &mut HeaderMap, name: &str) {
-    let value = if name == "json" { "application/grpc+json" } else { "application/grpc+proto" };
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
-    headers.remove(CONTENT_LENGTH);
-}
-
 impl<T: Transport> Connect<T> {
     /// The answer of one message: its trailers came with the head, under names of their own.
     async fn answer(&self, mut parts: response::Parts, body: BoxBody, name: &str) -> Result<Response<TranslatedBody>> {
-        let message = collect(body, self.max).await?;
-        set_grpc_type(&mut parts.headers, name);
+        let (message, _) = collect(body, self.max).await?;
+        set_grpc_type(&mut parts.headers, name == "json");
         let mut flags = 0;
         if let Some(encoding) = parts.headers.remove(CONTENT_ENCODING).filter(|value| value.as_bytes() != b"identity") {
             parts.headers.insert("grpc-encoding", encoding);
             flags = COMPRESSED;
         }
-        let length = u32::try_from(message.len()).map_err(|_| too_long())?;
-        let mut frame = BytesMut::with_capacity(message.len().saturating_add(PREFIX));
-        frame.put_u8(flags);
-        frame.put_u32(length);
-        frame.put_slice(&message);
-        let mut trailers = take_trailers(&mut parts.headers);
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        let frames = [Ok(Frame::data(frame.freeze())), Ok(Frame::trailers(trailers))];
-        let body = Frames { frames: frames.into_iter() };
-        Ok(Response::from_parts(parts, TranslatedBody::new(Box::pin(body))))
+        let trailers = take_trailers(&mut parts.headers);
+        Ok(Response::from_parts(parts, answer(framed(flags, &message)?, trailers)))
     }
 }
 
@@ -230,56 +203,16 @@ async fn failed(
     let empty = || TranslatedBody::new(boxed_body(Body::default()));
     let failure = match theirs {
         // What can't be read is told by the HTTP status alone.
-        "application/json" => collect(body, MAX_FAILURE).await.ok().and_then(|json| Failure::parse(&json)),
+        "application/json" => collect(body, MAX_FAILURE).await.ok().and_then(|(json, _)| Failure::parse(&json)),
         _ => None,
     };
     let Some(failure) = failure else { return Ok(Response::from_parts(parts, empty())) };
     parts.status = StatusCode::OK;
     let trailers = take_trailers(&mut parts.headers);
-    set_grpc_type(&mut parts.headers, name);
+    set_grpc_type(&mut parts.headers, name == "json");
     parts.headers.extend(trailers);
     failure.fields(&mut parts.headers);
     Ok(Response::from_parts(parts, empty()))
-}
-
-fn too_long() -> Error {
-    Error::new(Kind::Limit, "a response longer than max_response_bytes")
-        .with_delivery(Delivery::Answered)
-        .with_protocol(PROTOCOL)
-}
-
-async fn collect(mut body: BoxBody, max: usize) -> Result<Bytes> {
-    let mut all = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|error| match error.downcast::<Error>() {
-            Ok(error) => *error,
-            Err(error) => Error::closed("the response broke off").with_protocol(PROTOCOL).with_source(error),
-        })?;
-        if let Ok(data) = frame.into_data() {
-            if all.len().saturating_add(data.len()) > max {
-                return Err(too_long());
-            }
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(all.freeze())
-}
-
-/// A few frames at hand.
-struct Frames {
-    frames: std::array::IntoIter<Result<Frame<Bytes>, BoxError>, 2>,
-}
-
-impl http_body::Body for Frames {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        std::task::Poll::Ready(self.frames.next())
-    }
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {

@@ -18,6 +18,8 @@ pub struct Book {
     >,
     #[prost(message, optional, tag = "7")]
     pub printed: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "8")]
+    pub trouble: ::core::option::Option<super::super::super::google::rpc::ErrorInfo>,
     /// The request that this answers.
     #[prost(bytes = "vec", tag = "100")]
     pub seen: ::prost::alloc::vec::Vec<u8>,
@@ -266,18 +268,39 @@ impl<T: ::portolan_grpc::Transport> LibraryClient<T> {
         );
         self.client.unary(&method, request)
     }
-    /// `portolan.library.v1.Library/Read`.
-    pub fn read(
+    /// `portolan.library.v1.Library/Download`.
+    pub fn download(
         &self,
         request: &File,
     ) -> ::portolan_grpc::Call<
         T,
-        ::portolan_grpc::Prost<File, Content>,
+        ::portolan_grpc::Prost<File, super::super::super::google::api::HttpBody>,
         ::portolan_grpc::Unary,
     > {
         let method = ::portolan_grpc::Method::from_static(
-            "/portolan.library.v1.Library/Read",
-            ::portolan_grpc::Prost::<File, Content>::new(),
+            "/portolan.library.v1.Library/Download",
+            ::portolan_grpc::Prost::<
+                File,
+                super::super::super::google::api::HttpBody,
+            >::new(),
+        );
+        self.client.unary(&method, request)
+    }
+    /// `portolan.library.v1.Library/Upload`.
+    pub fn upload(
+        &self,
+        request: &super::super::super::google::api::HttpBody,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<super::super::super::google::api::HttpBody, Book>,
+        ::portolan_grpc::Unary,
+    > {
+        let method = ::portolan_grpc::Method::from_static(
+            "/portolan.library.v1.Library/Upload",
+            ::portolan_grpc::Prost::<
+                super::super::super::google::api::HttpBody,
+                Book,
+            >::new(),
         );
         self.client.unary(&method, request)
     }
@@ -295,5 +318,46 @@ impl<T: ::portolan_grpc::Transport> LibraryClient<T> {
             ::portolan_grpc::Prost::<Watch, Book>::new(),
         );
         self.client.server_streaming(&method, request)
+    }
+}
+/// Apart, since Envoy refuses services whose responses have a part for their body.
+#[derive(Debug)]
+pub struct PagesClient<T> {
+    client: ::portolan_grpc::Client<T>,
+}
+#[allow(deprecated, reason = "a deprecated service has a client too")]
+impl<T> Clone for PagesClient<T> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+        }
+    }
+}
+#[allow(deprecated, reason = "a deprecated service has a client too")]
+impl<T: ::portolan_grpc::Transport> PagesClient<T> {
+    /// The name of the service.
+    pub const NAME: &'static str = "portolan.library.v1.Pages";
+    /// Calls the service by this client.
+    pub fn new(client: ::portolan_grpc::Client<T>) -> Self {
+        Self { client }
+    }
+    /// The client beneath.
+    pub fn client(&self) -> &::portolan_grpc::Client<T> {
+        &self.client
+    }
+    /// `portolan.library.v1.Pages/Read`.
+    pub fn read(
+        &self,
+        request: &File,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<File, Content>,
+        ::portolan_grpc::Unary,
+    > {
+        let method = ::portolan_grpc::Method::from_static(
+            "/portolan.library.v1.Pages/Read",
+            ::portolan_grpc::Prost::<File, Content>::new(),
+        );
+        self.client.unary(&method, request)
     }
 }

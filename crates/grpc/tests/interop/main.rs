@@ -11,6 +11,7 @@
 mod cases;
 mod channels;
 mod extras;
+#[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/proto.rs"]
@@ -43,6 +44,7 @@ const REFLECTION: (&str, &str) = ("reflection", HEALTH.1);
 
 const GRPCIO: Lacks = &[PROBES];
 const NODE: Lacks = &[BY_MESSAGE, PROBES, RICH, DEADLINE, HEALTH, REFLECTION];
+const GO: Lacks = &[BY_MESSAGE];
 const ALONE: Lacks = &[HEALTH, REFLECTION];
 const UPLOADS: &str = "the HTTP/3 of Caddy 2.6 hands on no body whose length is not said";
 const BEHIND_CADDY: Lacks = &[
@@ -148,6 +150,16 @@ async fn every_interop_case_and_the_compression_probes_pass_against_grpc_cpp_in_
 #[tokio::test]
 async fn every_interop_case_and_the_compression_probes_pass_against_grpc_cpp_over_tls() {
     by_grpc(peers::cpp(true), NOTHING).await;
+}
+
+#[tokio::test]
+async fn every_interop_case_and_the_compression_probes_pass_against_grpc_go_in_cleartext() {
+    by_grpc(peers::go(false), GO).await;
+}
+
+#[tokio::test]
+async fn every_interop_case_and_the_compression_probes_pass_against_grpc_go_over_tls() {
+    by_grpc(peers::go(true), GO).await;
 }
 
 #[tokio::test]

