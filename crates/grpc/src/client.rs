@@ -15,6 +15,7 @@ use crate::call::{Call, ClientStreaming, DuplexCall, DuplexWith, ServerStreaming
 use crate::codec::Codec;
 use crate::compress::Encoding;
 use crate::intercept::Interceptor;
+use crate::meter::{Meter, Metered};
 use crate::policy::{Config, ServiceConfig};
 use crate::transport::Transport;
 
@@ -102,6 +103,7 @@ pub(crate) struct Shared<T> {
     pub(crate) wait_for_ready: bool,
     pub(crate) interceptors: Arc<[Arc<dyn Interceptor>]>,
     pub(crate) config: Option<Arc<Config>>,
+    pub(crate) meter: Option<Metered>,
 }
 
 impl<T: Transport> Client<T> {
@@ -129,6 +131,7 @@ impl<T: Transport> Client<T> {
                 wait_for_ready: false,
                 interceptors: Arc::new([]),
                 config: None,
+                meter: None,
             }),
         })
     }
@@ -195,6 +198,15 @@ impl<T: Transport> Client<T> {
     #[must_use]
     pub fn service_config(self, config: ServiceConfig) -> Self {
         self.with(|shared| shared.config = Some(Arc::new(Config::new(config))))
+    }
+
+    /// Measures every call and every attempt at one, by gRFC A66.
+    #[must_use]
+    pub fn meter(self, meter: impl Meter) -> Self {
+        self.with(|shared| {
+            let target = format!("{}://{}", shared.scheme, shared.authority);
+            shared.meter = Some(Metered::new(meter, target));
+        })
     }
 
     /// The transport.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::body::Shape;
 use crate::deadline::Deadline;
 use crate::metadata::Metadata;
+use crate::meter::Metered;
 use crate::status::{Code, Status};
 
 /// Sees every call of a client: adds to its metadata, refuses it, counts it.
@@ -74,14 +75,22 @@ impl Outgoing {
 /// The interceptors of one call, told of its end exactly once.
 pub(crate) struct Observers {
     all: Arc<[Arc<dyn Interceptor>]>,
+    meter: Option<Metered>,
     path: Box<str>,
     started: Instant,
+    over: bool,
 }
 
 impl Observers {
     /// None where there is nobody to tell.
-    pub(crate) fn new(all: &Arc<[Arc<dyn Interceptor>]>, path: &str) -> Option<Self> {
-        (!all.is_empty()).then(|| Self { all: Arc::clone(all), path: path.into(), started: clock::now() })
+    pub(crate) fn new(all: &Arc<[Arc<dyn Interceptor>]>, meter: Option<&Metered>, path: &str) -> Option<Self> {
+        (!all.is_empty() || meter.is_some()).then(|| Self {
+            all: Arc::clone(all),
+            meter: meter.cloned(),
+            path: path.into(),
+            started: clock::now(),
+            over: false,
+        })
     }
 
     pub(crate) fn response(&self, metadata: &Metadata) {
@@ -93,16 +102,20 @@ impl Observers {
     }
 
     fn tell(&mut self, status: &Status) {
+        self.over = true;
         let elapsed = clock::now().saturating_duration_since(self.started);
-        for interceptor in std::mem::take(&mut self.all).iter() {
+        for interceptor in self.all.iter() {
             interceptor.finished(&self.path, status, elapsed);
+        }
+        if let Some(meter) = &self.meter {
+            meter.call(&self.path, elapsed, status.code());
         }
     }
 }
 
 impl Drop for Observers {
     fn drop(&mut self) {
-        if !self.all.is_empty() {
+        if !self.over {
             self.tell(&Status::new(Code::Cancelled, "the caller let the call go"));
         }
     }

@@ -5,7 +5,7 @@
 //! - **What works**: all four kinds of call, with metadata before and after, as text and as bytes; messages of prost, of serde's
 //!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
-//!   trailers-only, the standard error `details`; interceptors; retries with pushback and throttling, hedging, and requests
+//!   trailers-only, the standard error `details`; interceptors; metrics under the names of gRFC A66 ([`Meter`]); retries with pushback and throttling, hedging, and requests
 //!   that never left made again ([`ServiceConfig`], also as JSON and as DNS has it); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
 //!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
 //!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
@@ -71,6 +71,7 @@ mod http3;
 mod http_client;
 mod intercept;
 mod metadata;
+mod meter;
 mod policy;
 #[cfg(feature = "reflection")]
 pub mod reflection;
@@ -114,6 +115,7 @@ pub use futures_core::Stream;
 pub use http3::Http3;
 pub use intercept::{Interceptor, Outgoing};
 pub use metadata::Metadata;
+pub use meter::{Instrument, Measurement, Meter};
 pub use policy::{HedgingPolicy, MethodConfig, RetryPolicy, ServiceConfig, Throttling};
 pub use status::{Code, Status};
 #[cfg(any(feature = "connect", feature = "transcoding", feature = "web"))]

@@ -12,6 +12,7 @@ use super::response::Response;
 use super::upload::{Goes, Upload};
 use crate::body::Body;
 use crate::deadline::Deadline;
+use crate::meter::{self, Sent};
 use crate::status::{Code, Status, with_status};
 use crate::transport::Transport;
 
@@ -52,6 +53,14 @@ impl Content {
         }
     }
 
+    /// How much is sent.
+    pub(crate) fn sent(&self) -> Sent {
+        match self {
+            Self::Whole(message) => Sent::Whole(meter::size(message.len())),
+            Self::Stream(upload) => Sent::Stream(upload.sent()),
+        }
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
     }
@@ -59,7 +68,19 @@ impl Content {
 
 impl<T: Transport> Plan<T> {
     /// One attempt, up to a response whose head is good. An error from here leaves the call open to another attempt.
-    pub(crate) async fn attempt(&self, before: u32, body: Body) -> Result<Opened<T::Body>> {
+    pub(crate) async fn attempt(&self, before: u32, content: &Content, body: Body) -> Result<Opened<T::Body>> {
+        let Some(meter) = &self.shared.meter else { return self.try_once(before, body).await };
+        let mut attempt = meter.attempt(self.path.path(), content.sent(), self.deadline);
+        match self.try_once(before, body).await {
+            Ok(opened) => Ok(opened.metered(attempt)),
+            Err(error) => {
+                attempt.end(Status::of(&error).code());
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_once(&self, before: u32, body: Body) -> Result<Opened<T::Body>> {
         let request = self.request(before, body)?;
         let response = self.shared.transport.send(request).await.map_err(with_status)?;
         Opened::new(response, self.suffix, self.max_receive)

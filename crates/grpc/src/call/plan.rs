@@ -118,7 +118,7 @@ impl<T> Plan<T> {
 
     /// Whoever wants to know how the call ends.
     pub(crate) fn observers(&self) -> Option<Observers> {
-        Observers::new(&self.shared.interceptors, self.path.path())
+        Observers::new(&self.shared.interceptors, self.shared.meter.as_ref(), self.path.path())
     }
 
     /// The HTTP request of one attempt, of which `before` were made already.

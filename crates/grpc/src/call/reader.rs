@@ -13,6 +13,7 @@ use crate::PROTOCOL;
 use crate::compress::Encoding;
 use crate::frame::{Deframer, Frame, Frames};
 use crate::metadata::Metadata;
+use crate::meter::Attempt;
 use crate::status::{Code, Status, with_status};
 
 /// A response whose head was accepted.
@@ -35,6 +36,7 @@ pub(crate) struct Reader<B> {
     early: Option<Status>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    meter: Option<Attempt>,
 }
 
 /// An error of what the server sent.
@@ -67,21 +69,28 @@ impl<B> Opened<B> {
             early,
             trailers: None,
             ended: false,
+            meter: None,
         };
         Ok(Self { metadata: Metadata::from_headers(headers), reader })
     }
 
+    /// The attempt is measured to its end.
+    pub(crate) fn metered(mut self, attempt: Attempt) -> Self {
+        self.reader.meter = Some(attempt);
+        self
+    }
+
     /// The body by itself, to be pinned and put back by [`map`](Self::map).
     pub(crate) fn split(self) -> (Opened<()>, B) {
-        let Reader { body, deframer, encoding, max, early, trailers, ended } = self.reader;
-        let reader = Reader { body: (), deframer, encoding, max, early, trailers, ended };
+        let Reader { body, deframer, encoding, max, early, trailers, ended, meter } = self.reader;
+        let reader = Reader { body: (), deframer, encoding, max, early, trailers, ended, meter };
         (Opened { metadata: self.metadata, reader }, body)
     }
 
     pub(crate) fn map<O>(self, map: impl FnOnce(B) -> O) -> Opened<O> {
         let (Opened { metadata, reader }, body) = self.split();
-        let Reader { body: (), deframer, encoding, max, early, trailers, ended } = reader;
-        let reader = Reader { body: map(body), deframer, encoding, max, early, trailers, ended };
+        let Reader { body: (), deframer, encoding, max, early, trailers, ended, meter } = reader;
+        let reader = Reader { body: map(body), deframer, encoding, max, early, trailers, ended, meter };
         Opened { metadata, reader }
     }
 }
@@ -115,9 +124,24 @@ where
 {
     /// The next message; `None` once the status has come and was good.
     pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Payload>>> {
+        let polled = ready!(self.poll_next(cx));
+        if let Some(meter) = &mut self.meter {
+            match &polled {
+                Ok(Some(_)) => {}
+                Ok(None) => meter.end(Code::Ok),
+                Err(error) => meter.end(Status::of(error).code()),
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Payload>>> {
         loop {
             let frame = self.deframer.next().map_err(|error| self.malformed(error.into_error(PROTOCOL)))?;
             if let Some(frame) = frame {
+                if let Some(meter) = &mut self.meter {
+                    meter.received(frame.data.len());
+                }
                 return Poll::Ready(self.open(frame).map(Some));
             }
             if self.ended {

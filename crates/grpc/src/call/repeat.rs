@@ -53,7 +53,7 @@ impl<T: Transport> Plan<T> {
         let mut last = None;
         loop {
             let Some(body) = content.body() else { return Err(last.unwrap_or_else(spent)) };
-            let error = match self.attempt(tally.made, body).await {
+            let error = match self.attempt(tally.made, &content, body).await {
                 Ok(opened) => {
                     self.succeeded();
                     return Ok(opened);
@@ -135,7 +135,7 @@ impl<T: Transport> Plan<T> {
                 },
                 () = wait => {
                     let Some(body) = content.body() else { return Err(last.unwrap_or_else(spent)) };
-                    running.push(self.attempt(made, body));
+                    running.push(self.attempt(made, content, body));
                     made += 1;
                     let more = made < policy.max_attempts
                         && self.shared.config.as_ref().is_none_or(|config| config.allows());

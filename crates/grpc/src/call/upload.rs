@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +11,8 @@ use futures_core::Stream;
 use http_body::{Body, Frame};
 use portolan_core::{BoxError, Result};
 use tokio::sync::oneshot;
+
+use crate::meter;
 
 /// Small messages that are ready together travel together, up to this many bytes.
 const TOGETHER: usize = 16 << 10;
@@ -29,13 +32,19 @@ pub(crate) type Goes = oneshot::Sender<()>;
 pub(crate) struct Upload {
     slot: Arc<Mutex<Option<Source>>>,
     goes: Option<Goes>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Upload {
     pub(crate) fn new(messages: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
         let (goes, over) = oneshot::channel();
         let source = Source { messages: Box::pin(messages), over };
-        Self { slot: Arc::new(Mutex::new(Some(source))), goes: Some(goes) }
+        Self { slot: Arc::new(Mutex::new(Some(source))), goes: Some(goes), sent: Arc::default() }
+    }
+
+    /// How much was taken of it: messages without their frames.
+    pub(crate) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
     /// To be held while the call goes on.
@@ -46,7 +55,7 @@ impl Upload {
     /// A body of these messages; `None` once they have been touched.
     pub(crate) fn body(&self) -> Option<UploadBody> {
         let source = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(UploadBody { slot: Arc::clone(&self.slot), source: Some(source), touched: false })
+        Some(UploadBody { slot: Arc::clone(&self.slot), source: Some(source), touched: false, sent: self.sent() })
     }
 }
 
@@ -56,6 +65,7 @@ pub(crate) struct UploadBody {
     /// None once there is nothing more.
     source: Option<Source>,
     touched: bool,
+    sent: Arc<AtomicU64>,
 }
 
 impl Drop for UploadBody {
@@ -73,8 +83,9 @@ impl UploadBody {
             Poll::Ready(_) => None,
             Poll::Pending => ready!(source.messages.as_mut().poll_next(cx)),
         };
-        if !matches!(next, Some(Ok(_))) {
-            self.source = None;
+        match &next {
+            Some(Ok(message)) => drop(self.sent.fetch_add(meter::size(message.len()), Ordering::Relaxed)),
+            _ => self.source = None,
         }
         Poll::Ready(next)
     }
