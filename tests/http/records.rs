@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Version as Spoken;
 use portolan_core::resolve::Hickory;
-use portolan_core::{Connector, Endpoint, Resolver, Roots, Tls};
+use portolan_core::{Connector, Endpoint, Kind, Policy, ResolveFailure, Resolver, Roots, Tls};
 use portolan_dns::dns;
 use portolan_http::Client;
 use portolan_testbed::{Certs, Leaf, Server, Service, free_port};
+
+/// Where some records lead, and a policy may forbid to go.
+const FAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 
 fn at(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -28,7 +31,10 @@ fn bind(port: u16) -> Option<(Server, u16)> {
          alias HTTPS 0 @\n\
          cname CNAME @\n\
          hint HTTPS 1 nowhere alpn=h2 port={port} ipv4hint=127.0.0.1\n\
-         strange HTTPS 1 www mandatory=key65001 port=9 key65001=x\nstrange HTTPS 2 www alpn=h2 port={port}\n"
+         strange HTTPS 1 www mandatory=key65001 port=9 key65001=x\nstrange HTTPS 2 www alpn=h2 port={port}\n\
+         far A {FAR}\nled HTTPS 1 far alpn=h2 port={port}\nled A 127.0.0.1\n\
+         _site._tcp SRV 3 0 {port} far\n_site._tcp SRV 2 0 {port} www\n_site._tcp SRV 1 0 1 www\n\
+         _far._tcp SRV 1 0 {port} far\n_none._tcp SRV 0 0 0 .\n"
     );
     let named = Service::new("bind9", "named").args(["-g", "-n", "1", "-c", "$D/named.conf"]);
     let server = named.file("named.conf", conf).file("zone", zone).says(" running\n").start()?;
@@ -93,6 +99,42 @@ async fn records_of_a_real_name_server_lead_to_http3_at_once() {
             let response = client.get(url).send().await.unwrap_or_else(|error| panic!("{url} by {by}: {error}"));
             assert_eq!(response.version(), spoken, "{url} by {by}");
             assert_eq!(response.text().await.unwrap(), format!("hello {host}"), "{by}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_records_lead_to_is_judged_like_any_target() {
+    let near = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = near.local_addr().unwrap().port();
+    let far = tokio::net::TcpListener::bind((FAR, port)).await.unwrap();
+    let Some((_names, names)) = bind(port) else { return };
+    for (by, resolver) in resolvers(names).await {
+        let net = |policy| Connector::builder().resolver(resolver.clone()).policy(policy).build().unwrap();
+        let (open, fenced) = (net(Policy::any()), net(Policy::any().deny(&FAR.to_string()).unwrap()));
+        // Nobody is at the first server of the service; the second is there, and the third is not needed.
+        for net in [&open, &fenced] {
+            let stream = net.connect_service("_site._tcp.web.test").await.unwrap();
+            assert_eq!(stream.info().peer, Some(at(port)), "{by}");
+        }
+        let stream = open.connect_service("_far._tcp.Web.Test.").await.unwrap();
+        assert_eq!(stream.info().peer, Some((FAR, port).into()), "{by}");
+        far.accept().await.unwrap();
+        let error = fenced.connect_service("_far._tcp.web.test").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Blocked, "{by}: {error:?}");
+        for none in ["_none._tcp.web.test", "_other._tcp.web.test"] {
+            let error = open.connect_service(none).await.unwrap_err();
+            assert_eq!(error.server(), Some(&ResolveFailure::NoSuchName), "{by}: {error:?}");
+        }
+        // An HTTPS record leads there too.
+        assert!(!fenced.resolver().services("led.web.test").await.is_empty());
+        for (net, reached) in [(fenced, false), (open, true)] {
+            let client = Client::builder().connector(net).timeout(std::time::Duration::from_secs(5)).build().unwrap();
+            let asked = client.get("https://led.web.test/").send();
+            tokio::select! {
+                result = asked => assert!(!reached && result.is_err(), "{by}"),
+                came = far.accept() => assert!(reached && came.is_ok(), "{by}"),
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::listener::Listener;
 use crate::observe::{Observer, Observers};
 use crate::policy::Policy;
 use crate::raw::{IpProtocol, IpVersion, RawSocket};
-use crate::resolve::Resolver;
+use crate::resolve::{ResolveFailure, Resolver, failed};
 use crate::sockopt::{Bind, TcpOptions};
 use crate::stream::Stream;
 use crate::timeouts::Timeouts;
@@ -167,6 +167,21 @@ impl Connector {
             Some(Phase::Total) if error.is_timeout() => error.with_delivery(crate::Delivery::NotSent),
             _ => error,
         })
+    }
+
+    /// A plain stream to a service of a domain, `_service._proto.domain`: its SRV records are asked for, and its servers tried in
+    /// their order (RFC 2782), each under the policy and through its route. The error is that of the last one tried.
+    ///
+    /// For TLS, or to do more than connecting before the next is tried, ask [`Resolver::servers`] and connect to each.
+    pub async fn connect_service(&self, name: &str) -> Result<Stream> {
+        let mut last = None;
+        for to in self.resolver().servers(name).await? {
+            match self.connect(&to).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| failed(name, ResolveFailure::NoSuchName)))
     }
 
     async fn stream(&self, to: &Endpoint, cx: &DialContext) -> Result<Stream> {

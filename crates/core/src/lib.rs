@@ -44,7 +44,8 @@ pub use observe::{Observer, Observers};
 pub use policy::Policy;
 pub use raw::{IpProtocol, IpVersion, RawSocket};
 pub use resolve::{
-    Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ResolverSchemes, ServiceRecord, Services, Texts,
+    Answer, CacheOptions, Family, Resolve, ResolveFailure, Resolver, ResolverSchemes, Server, Servers, ServiceRecord,
+    Services, Texts,
 };
 pub use secret::{Credentials, Secret};
 pub use sockopt::{Bind, PRIVILEGED, SourcePort, TcpOptions};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Answer, Family, Resolve, ResolveFailure, Services, Texts};
+use super::{Answer, Family, Resolve, ResolveFailure, Servers, Services, Texts};
 use crate::clock::{self, Instant};
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
@@ -129,6 +129,11 @@ impl Resolve for Failover {
     fn texts<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
         let any = self.resolvers.iter().any(|resolver| resolver.texts(name).is_some());
         any.then(|| Box::pin(self.first(move |resolver| resolver.texts(name))) as BoxFuture<'a, _>)
+    }
+
+    fn servers<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
+        let any = self.resolvers.iter().any(|resolver| resolver.servers(name).is_some());
+        any.then(|| Box::pin(self.first(move |resolver| resolver.servers(name))) as BoxFuture<'a, _>)
     }
 }
 

@@ -10,7 +10,9 @@ use hickory_resolver::proto::rr::rdata::SVCB;
 use hickory_resolver::proto::rr::rdata::svcb::SvcParamValue;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::{Answer, Family, Resolve, ResolveFailure, ServiceRecord, Services, Texts, canonical, failed};
+use super::{
+    Answer, Family, Resolve, ResolveFailure, Server, Servers, ServiceRecord, Services, Texts, canonical, failed,
+};
 use crate::clock;
 use crate::dial::BoxFuture;
 use crate::error::{Error, Kind, Phase, Result};
@@ -110,6 +112,24 @@ impl Resolve for Hickory {
                     Ok(Texts::new(records.collect(), Some(left(answer.valid_until()))))
                 }
                 Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Texts::default()),
+                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
+            }
+        }))
+    }
+
+    fn servers<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
+        Some(Box::pin(async move {
+            match self.0.lookup(format!("{name}."), RecordType::SRV).await {
+                Ok(answer) => {
+                    let records = answer.answers().iter().filter_map(|record| match &record.data {
+                        RData::SRV(srv) => {
+                            Some(Server::new(srv.priority, srv.weight, srv.port, &srv.target.to_ascii()))
+                        }
+                        _ => None,
+                    });
+                    Ok(Servers::new(records.collect(), Some(left(answer.valid_until()))))
+                }
+                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Servers::default()),
                 Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
             }
         }))

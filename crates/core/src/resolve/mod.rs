@@ -10,6 +10,7 @@ mod failover;
 mod hickory;
 mod scheme;
 mod service;
+mod srv;
 mod system;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ pub use hickory::Hickory;
 pub use scheme::ResolverSchemes;
 use service::ServiceCache;
 pub use service::{ServiceRecord, Services};
+pub use srv::{Server, Servers};
 pub use system::System;
 
 /// The addresses of a name.
@@ -131,6 +133,11 @@ pub trait Resolve: Send + Sync + fmt::Debug + 'static {
     /// The TXT records of `name`, aliases followed, for a resolver that can ask for them; none is no error. `None`, the default, says
     /// that it cannot, whatever the name.
     fn texts<'a>(&'a self, _name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
+        None
+    }
+
+    /// The SRV records of `name`, in the same manner.
+    fn servers<'a>(&'a self, _name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
         None
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use portolan_core::resolve::failed;
 use portolan_core::{
     Answer, BoxFuture, Connector, Error, Family, Kind, Phase, Resolve, ResolveFailure, Resolver, ResolverSchemes,
-    Result, ServiceRecord, Services, Texts,
+    Result, Server, Servers, ServiceRecord, Services, Texts,
 };
 
 use super::PROTOCOL;
@@ -15,7 +15,7 @@ use super::client::Client;
 use super::name::Name;
 use super::options::{Options, SCHEMES};
 use super::response::{MAX_ALIASES, Response};
-use super::types::{Data, Question, Record, RecordType};
+use super::types::{Data, Question, Record, RecordType, Srv};
 
 /// A resolver for [`ConnectorBuilder::resolver`](portolan_core::ConnectorBuilder::resolver), with a cache, that asks these servers, the
 /// best first; URLs as [`Options::from_url`] reads them, or the word `system`. The next is asked where one fails or is slow, and nobody
@@ -125,6 +125,15 @@ impl Resolve for Client {
             let records = |response: &Response| Ok(response.txt().map(|strings| strings.concat()).collect());
             let (records, ttl) = self.followed(name.parse()?, RecordType::Txt, records).await?;
             Ok(Texts::new(records, ttl))
+        }))
+    }
+
+    fn servers<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
+        Some(Box::pin(async move {
+            let server = |srv: &Srv| Server::new(srv.priority, srv.weight, srv.port, &srv.target.to_string());
+            let records = |response: &Response| Ok(response.srv().map(server).collect());
+            let (records, ttl) = self.followed(name.parse()?, RecordType::Srv, records).await?;
+            Ok(Servers::new(records, ttl))
         }))
     }
 }
