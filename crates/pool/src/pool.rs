@@ -83,7 +83,15 @@ impl<M: Manage> Pool<M> {
 
     /// A connection for `key`: an idle one, a share of one in use, or a new one. Dropping the future leaves nothing behind.
     pub async fn acquire(&self, key: &M::Key) -> Result<Lease<M>> {
-        let mut turn = Some(self.0.begin(key)?);
+        match self.0.look(key, None)? {
+            Begun::Lease(lease) => Ok(lease),
+            // Boxed: every caller's future has room for this, and most find a connection.
+            begun => Box::pin(self.wait_or_make(key, begun)).await,
+        }
+    }
+
+    async fn wait_or_make(&self, key: &M::Key, begun: Begun<M>) -> Result<Lease<M>> {
+        let mut turn = Some(begun);
         let waited = async {
             loop {
                 match turn.take() {
@@ -305,35 +313,20 @@ impl<M: Manage> Inner<M> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new caller: whoever waits already comes first.
-    fn begin(self: &Arc<Self>, key: &M::Key) -> Result<Begun<M>> {
-        self.look(key, None)
-    }
-
+    /// What there is for a caller: a new one, or one who waited and was `called`.
     fn look(self: &Arc<Self>, key: &M::Key, called: Option<&Ticket<M>>) -> Result<Begun<M>> {
         let mut trash = Vec::new();
         let mut books = self.lock();
         if books.closed {
             return Err(Error::closed("the pool is closed").with_phase(Phase::Pool).with_delivery(Delivery::NotSent));
         }
-        let queued = called.is_none() && books.buckets.get(key).is_some_and(|bucket| !bucket.waiters.is_empty());
-        let turn = if queued {
-            Turn::Wait
-        } else {
-            let (manager, options) = (&self.manager, &self.options);
-            books.turn(key, options, manager.is_shared(key), |c| manager.is_fit(c), |c| manager.share(c), &mut trash)
-        };
+        let (manager, options) = (&self.manager, &self.options);
+        let (fit, share) = (|c: &mut M::Conn| manager.is_fit(c), |c: &M::Conn| manager.share(c));
+        let turn = books.turn(key, options, called.is_some(), manager.is_shared(key), fit, share, &mut trash);
         let begun = match turn {
-            Turn::Use(conn, tag) => {
-                let shared = books.buckets.get(key).is_some_and(|b| b.shared.iter().any(|s| s.tag.id == tag.id));
-                Begun::Lease(Lease {
-                    pool: self.clone(),
-                    key: key.clone(),
-                    conn: Some(conn),
-                    tag,
-                    shared,
-                    discard: false,
-                })
+            Turn::Use(conn, tag, shared) => {
+                let (pool, key) = (self.clone(), key.clone());
+                Begun::Lease(Lease { pool, key, conn: Some(conn), tag, shared, discard: false })
             }
             Turn::Make => Begun::Make(Place {
                 pool: self.clone(),
@@ -379,16 +372,20 @@ impl<M: Manage> Inner<M> {
 
     /// Calls the next caller in; whether there was one.
     fn wake(&self, key: &M::Key, any: bool) -> bool {
-        loop {
-            let woken = self.lock().next_waiters(key, any);
-            if woken.is_empty() {
-                return false;
-            }
-            // One that gave up just now is no longer there to be woken: the turn is the next one's.
-            if woken.into_iter().any(|waiter| waiter.send(()).is_ok()) {
+        let waiter = self.lock().next_waiter(key, any);
+        self.call(waiter, key, any)
+    }
+
+    /// The same, with the one who comes next.
+    fn call(&self, mut waiter: Option<oneshot::Sender<()>>, key: &M::Key, any: bool) -> bool {
+        while let Some(next) = waiter {
+            if next.send(()).is_ok() {
                 return true;
             }
+            // It gave up just now, and is no longer there to be woken: the turn is the next one's.
+            waiter = self.lock().next_waiter(key, any);
         }
+        false
     }
 
     /// Says why there was no connection, where that is known.
@@ -465,7 +462,7 @@ impl<M: Manage> Drop for Lease<M> {
         let Some(mut conn) = self.conn.take() else { return };
         // What is to be dropped without the lock.
         let (mut trash, mut own) = (Vec::new(), None);
-        let pool = self.pool.clone();
+        let pool = &*self.pool;
         let fit = !self.discard && (self.shared || pool.manager.is_done(&mut conn));
         let mut books = pool.lock();
         let full = books.open >= pool.options.total;
@@ -474,18 +471,21 @@ impl<M: Manage> Drop for Lease<M> {
         let mut gone = true;
         if self.shared {
             own = Some(conn);
+            let mut untidy = false;
             if let Some(bucket) = books.buckets.get_mut(&self.key)
-                && let Some(at) = bucket.shared.iter().position(|entry| entry.tag.id == self.tag.id)
+                && let Some(entry) = bucket.shared.iter_mut().find(|entry| entry.tag.id == self.tag.id)
             {
                 gone = false;
-                let entry = &mut bucket.shared[at];
                 entry.leases -= 1;
                 entry.since = now;
                 if self.discard {
                     entry.tag.live.drain();
                 }
+                untidy = bucket.is_untidy(&pool.options, now);
             }
-            books.sweep(&self.key, &pool.options, now, &mut trash);
+            if untidy {
+                books.tidy(&self.key, &pool.options, now, &mut trash);
+            }
         } else if fit && !closed && !self.is_worn(&pool.options, now) {
             let bucket = books.buckets.entry(self.key.clone()).or_default();
             // A waiting caller takes it whatever the limit of idle ones.
@@ -507,10 +507,9 @@ impl<M: Manage> Drop for Lease<M> {
         } else if !closed && !books.reaper.as_ref().is_some_and(Reaper::is_there) {
             books.reaper = Reaper::new(&pool, books.runtime.as_ref());
         }
+        let next = if closed { None } else { books.next_waiter(&self.key, full) };
         drop(books);
-        if !closed {
-            pool.wake(&self.key, full);
-        }
+        pool.call(next, &self.key, full);
         drop((own, trash));
     }
 }

@@ -85,6 +85,20 @@ pub(crate) struct Bucket<C> {
     pub(crate) trouble: Option<(Kind, Option<Phase>, String)>,
 }
 
+impl<C> Bucket<C> {
+    /// Whether something is to go: the idle are looked at from the longest idle on, and the rest when it is their turn to be used.
+    pub(crate) fn is_untidy(&self, options: &PoolOptions, now: Instant) -> bool {
+        self.idle.front().is_some_and(|idle| stale(&idle.tag, idle.since, options, now).is_some())
+            || self.shared.iter().any(|shared| shared.stale(options, now).is_some())
+    }
+}
+
+impl<C> Shared<C> {
+    fn stale(&self, options: &PoolOptions, now: Instant) -> Option<bool> {
+        stale(&self.tag, if self.leases == 0 { self.since } else { now }, options, now)
+    }
+}
+
 impl<C> Default for Bucket<C> {
     fn default() -> Self {
         Self { idle: VecDeque::new(), shared: Vec::new(), open: 0, making: 0, waiters: VecDeque::new(), trouble: None }
@@ -126,8 +140,8 @@ pub(crate) struct Books<K, C> {
 
 /// What a caller may do next.
 pub(crate) enum Turn<C> {
-    /// Use this one.
-    Use(C, Tag),
+    /// Use this one; whether others use it too.
+    Use(C, Tag, bool),
     /// Make one: a place is taken for it.
     Make,
     /// Wait.
@@ -159,13 +173,19 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         &mut self,
         key: &K,
         options: &PoolOptions,
+        called: bool,
         single_flight: bool,
         mut fit: impl FnMut(&mut C) -> bool,
         share: impl Fn(&C) -> Option<C>,
         trash: &mut Vec<C>,
     ) -> Turn<C> {
         let now = clock::now();
-        self.tidy(key, options, now, trash);
+        match self.buckets.get(key) {
+            // Whoever waits already comes first.
+            Some(bucket) if !called && !bucket.waiters.is_empty() => return Turn::Wait,
+            Some(bucket) if bucket.is_untidy(options, now) => self.tidy(key, options, now, trash),
+            _ => {}
+        }
         let bucket = self.buckets.entry(key.clone()).or_default();
         for shared in &mut bucket.shared {
             if shared.leases < shared.capacity
@@ -175,7 +195,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
                 shared.tag.uses += 1;
                 self.metrics.leases += 1;
                 self.metrics.reused += u64::from(shared.tag.uses > 1);
-                return Turn::Use(conn, shared.tag.clone());
+                return Turn::Use(conn, shared.tag.clone(), true);
             }
         }
         // The one used last is the likeliest to be alive.
@@ -184,7 +204,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
                 idle.tag.uses += 1;
                 self.metrics.leases += 1;
                 self.metrics.reused += 1;
-                return Turn::Use(idle.conn, idle.tag);
+                return Turn::Use(idle.conn, idle.tag, false);
             }
             idle.tag.live.unwatch();
             trash.push(idle.conn);
@@ -226,17 +246,14 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         self.settle(key, gone, options, now, trash);
     }
 
-    /// The same as far as each call needs it: the idle are looked at from the longest idle on, and the rest when it is their
-    /// turn to be used.
-    fn tidy(&mut self, key: &K, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
+    /// The same as far as each call needs it, see [`Bucket::is_untidy`].
+    pub(crate) fn tidy(&mut self, key: &K, options: &PoolOptions, now: Instant, trash: &mut Vec<C>) {
         let Some(bucket) = self.buckets.get_mut(key) else { return };
         let mut gone = Gone::default();
         while let Some(was_dead) = bucket.idle.front().and_then(|idle| stale(&idle.tag, idle.since, options, now)) {
             gone.add(was_dead, bucket.idle.pop_front().map(|idle| (idle.tag, idle.conn)), trash);
         }
-        if gone.is_some() || !bucket.shared.is_empty() {
-            self.settle(key, gone, options, now, trash);
-        }
+        self.settle(key, gone, options, now, trash);
     }
 
     /// Drops the shared connections that are to go, and books what went.
@@ -244,9 +261,8 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         let Some(bucket) = self.buckets.get_mut(key) else { return };
         let mut at = 0;
         while let Some(entry) = bucket.shared.get_mut(at) {
-            let quiet = entry.leases == 0;
-            match stale(&entry.tag, if quiet { entry.since } else { now }, options, now) {
-                Some(was_dead) if quiet => {
+            match entry.stale(options, now) {
+                Some(was_dead) if entry.leases == 0 => {
                     let entry = bucket.shared.remove(at);
                     gone.add(was_dead, Some((entry.tag, entry.conn)), trash);
                 }
@@ -296,22 +312,17 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         }
     }
 
-    /// The longest waiting callers, one for each place that may have come free: any key's, where the total was the limit.
-    pub(crate) fn next_waiters(&mut self, key: &K, total_was_full: bool) -> Vec<oneshot::Sender<()>> {
-        let mut woken = Vec::new();
+    /// The longest waiting caller, of any key where the total was the limit.
+    pub(crate) fn next_waiter(&mut self, key: &K, total_was_full: bool) -> Option<oneshot::Sender<()>> {
         if let Some((_, waiter)) = self.buckets.get_mut(key).and_then(|bucket| bucket.waiters.pop_front()) {
-            woken.push(waiter);
-        } else if total_was_full {
-            let first = self
-                .buckets
-                .iter()
-                .filter_map(|(key, bucket)| Some((bucket.waiters.front()?.0, key.clone())))
-                .min_by_key(|(id, _)| *id);
-            if let Some((_, waiter)) = first.and_then(|(_, key)| self.buckets.get_mut(&key)?.waiters.pop_front()) {
-                woken.push(waiter);
-            }
+            return Some(waiter);
         }
-        woken
+        let waiting = self.buckets.iter().filter(|_| total_was_full);
+        let first = waiting
+            .filter_map(|(key, bucket)| Some((bucket.waiters.front()?.0, key.clone())))
+            .min_by_key(|(id, _)| *id);
+        let (_, key) = first?;
+        self.buckets.get_mut(&key)?.waiters.pop_front().map(|(_, waiter)| waiter)
     }
 
     pub(crate) fn snapshot(&self) -> Metrics {
@@ -335,10 +346,6 @@ impl Gone {
         *(if was_dead { &mut self.dead } else { &mut self.retired }) += 1;
         tag.live.unwatch();
         trash.push(conn);
-    }
-
-    fn is_some(&self) -> bool {
-        self.dead + self.retired > 0
     }
 }
 

@@ -1,6 +1,7 @@
 //! Huffman coding of strings (RFC 7541 5.2 and appendix B), shared by HPACK and QPACK.
 //!
-//! Decoding walks an automaton of 256 states by half bytes: its work and its output are bounded by the input's length.
+//! Decoding looks up eight bits at a time, which most codes have at most, and searches longer ones by their length: its work and
+//! its output are bounded by the input's length.
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
@@ -51,39 +52,59 @@ pub fn encode(text: &[u8], out: &mut BytesMut) {
 pub fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), Invalid> {
     let start = out.len();
     let most = coded.len().saturating_mul(8).checked_div(SHORTEST_CODE).unwrap_or_default();
-    out.resize(start.saturating_add(most), 0);
-    let room = out.get_mut(start..).unwrap_or_default();
-    let written = walk(coded, room);
+    // One more: whoever looks for a byte there finds the end.
+    out.resize(start.saturating_add(most).saturating_add(1), 0);
+    let written = unfold(coded, out.get_mut(start..).unwrap_or_default());
     out.truncate(start.saturating_add(*written.as_ref().unwrap_or(&0)));
     written.map(|_| ())
 }
 
 #[inline]
-fn walk(coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
-    let mut state = table::MAY_END;
-    let mut written = 0usize;
-    for byte in coded {
-        for nibble in [byte >> 4, byte & 0xf] {
-            state = step(state, nibble);
-            if state & table::EMITS != 0 {
-                if let Some(slot) = room.get_mut(written) {
-                    *slot = low_u8(u64::from(state >> 8));
+fn unfold(mut coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
+    // Bits at the upper end of `held`, of which there are `bits`; those beneath are of no meaning.
+    let (mut held, mut bits) = (0u64, 0u32);
+    for (written, slot) in room.iter_mut().enumerate() {
+        if bits < 32 {
+            match coded.split_first_chunk::<4>() {
+                Some((four, rest)) => {
+                    held |= u64::from(u32::from_be_bytes(*four)).wrapping_shl(32u32.wrapping_sub(bits));
+                    bits = bits.wrapping_add(32);
+                    coded = rest;
                 }
-                written = written.wrapping_add(1);
+                None => {
+                    for byte in std::mem::take(&mut coded) {
+                        held |= u64::from(*byte).wrapping_shl(56u32.wrapping_sub(bits));
+                        bits = bits.wrapping_add(8);
+                    }
+                    if bits < 8 && is_padding(held, bits) {
+                        return Ok(written);
+                    }
+                }
             }
         }
-        if state & table::FAILS != 0 {
-            return Err(Invalid);
-        }
+        let (byte, length) = match table::SHORTS.get(usize::from(low_u8(held >> 56))) {
+            Some((byte, length)) if *length > 0 => (*byte, u32::from(*length)),
+            _ => long(low_u32(held >> 32))?,
+        };
+        bits = bits.checked_sub(length).ok_or(Invalid)?;
+        held = held.wrapping_shl(length);
+        *slot = byte;
     }
-    if state & table::MAY_END == 0 { Err(Invalid) } else { Ok(written) }
+    Err(Invalid)
 }
 
-/// A failed state stays failed: it is carried through the second half byte and seen after it.
-#[inline]
-fn step(state: u32, nibble: u8) -> u32 {
-    let at = usize::from(low_u8(u64::from(state))) << 4 | usize::from(nibble & 0xf);
-    table::STEPS.get(at).copied().unwrap_or(table::FAILS) | (state & table::FAILS)
+/// The end is filled up by fewer than eight ones (RFC 7541 5.2).
+fn is_padding(held: u64, bits: u32) -> bool {
+    held.leading_ones() >= bits
+}
+
+/// The byte whose code of more than eight bits a text begins with. The end mark is none.
+fn long(start: u32) -> Result<(u8, u32), Invalid> {
+    let long = table::LONGS.iter().find(|long| start <= long.last).ok_or(Invalid)?;
+    let length = u32::from(long.length);
+    let behind = start.wrapping_shr(32u32.wrapping_sub(length)).wrapping_sub(long.first);
+    let place = usize::from(long.place).wrapping_add(behind as usize);
+    table::IN_ORDER.get(place).map(|byte| (*byte, length)).ok_or(Invalid)
 }
 
 #[inline]

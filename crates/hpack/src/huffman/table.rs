@@ -1,4 +1,4 @@
-//! The code of RFC 7541 appendix B, and the automaton made from it while compiling.
+//! The code of RFC 7541 appendix B, and the tables made from it while compiling.
 
 #![allow(
     clippy::indexing_slicing,
@@ -25,22 +25,34 @@ const LENGTHS: [u8; 256] = [
     27, 27, 26, //
 ];
 
-/// The longest code, and that of the end mark, which is the last of all: thirty ones.
+/// The longest code: that of the end mark, thirty ones, is the last of them.
 const LONGEST: u8 = 30;
-const END: (u32, u8) = (0x3fff_ffff, LONGEST);
+/// The longest code of the bytes that text is made of.
+pub(super) const SHORT: u8 = 8;
 
 /// Code and length in bits of each byte.
 pub(super) static CODES: [(u32, u8); 256] = codes();
 
-/// One step of the automaton for each state and each half byte.
-pub(super) static STEPS: [u32; 256 * 16] = steps();
+/// What text that begins with these bits begins with: a byte and the length of its code, which is zero where it is longer.
+pub(super) static SHORTS: [(u8, u8); 1 << SHORT] = shorts();
 
-/// Of a step: the next state in the low byte, the byte that came out above it, and these marks.
-pub(super) const EMITS: u32 = 1 << 16;
-/// The text may end here: what is left over is at most seven ones (RFC 7541 5.2).
-pub(super) const MAY_END: u32 = 1 << 17;
-/// No code begins so, or the end mark came.
-pub(super) const FAILS: u32 = 1 << 18;
+/// The codes longer than that, by length.
+pub(super) static LONGS: [Long; (LONGEST - SHORT) as usize] = longs();
+
+/// All bytes in the order of their codes.
+pub(super) static IN_ORDER: [u8; 256] = in_order();
+
+/// The codes of one length.
+#[derive(Clone, Copy)]
+pub(super) struct Long {
+    pub(super) length: u8,
+    /// The last of them and what may follow it, as the first 32 bits of a text.
+    pub(super) last: u32,
+    /// The first of them.
+    pub(super) first: u32,
+    /// Where its byte is, in the order.
+    pub(super) place: u8,
+}
 
 const fn codes() -> [(u32, u8); 256] {
     let mut out = [(0, 0); 256];
@@ -61,81 +73,58 @@ const fn codes() -> [(u32, u8); 256] {
     out
 }
 
-/// A child in the code's tree: nothing yet, another node, a byte, or the end mark.
-const NONE: u16 = 0;
-const LEAF: u16 = 0x100;
-const END_LEAF: u16 = 0x200;
-
-const fn tree() -> [[u16; 2]; 256] {
+const fn shorts() -> [(u8, u8); 1 << SHORT] {
     let codes = codes();
-    let mut nodes = [[NONE; 2]; 256];
-    let mut used: u16 = 1;
-    let mut symbol = 0;
-    while symbol <= 256 {
-        let ((code, length), leaf) = if symbol < 256 { (codes[symbol], LEAF | symbol as u16) } else { (END, END_LEAF) };
-        let mut node = 0;
-        let mut bit = length;
-        while bit > 1 {
-            bit -= 1;
-            let side = ((code >> bit) & 1) as usize;
-            if nodes[node][side] == NONE {
-                nodes[node][side] = used;
-                used += 1;
+    let mut out = [(0, 0); 1 << SHORT];
+    let mut byte = 0;
+    while byte < 256 {
+        let (code, length) = codes[byte];
+        if length <= SHORT {
+            let free = SHORT - length;
+            let mut rest = 0;
+            while rest < 1 << free {
+                out[(code << free) as usize | rest] = (byte as u8, length);
+                rest += 1;
             }
-            node = nodes[node][side] as usize;
         }
-        nodes[node][(code & 1) as usize] = leaf;
-        symbol += 1;
-    }
-    nodes
-}
-
-const fn steps() -> [u32; 256 * 16] {
-    let nodes = tree();
-    let ends = may_end(&nodes);
-    let mut out = [FAILS; 256 * 16];
-    let mut state = 0;
-    while state < 256 {
-        let mut nibble = 0;
-        while nibble < 16 {
-            out[state * 16 + nibble] = step(&nodes, &ends, state, nibble);
-            nibble += 1;
-        }
-        state += 1;
+        byte += 1;
     }
     out
 }
 
-/// Four bits from `state`. No code is shorter than five bits, so at most one byte comes out.
-const fn step(nodes: &[[u16; 2]; 256], ends: &[bool; 256], state: usize, nibble: usize) -> u32 {
-    let mut node = state;
-    let mut emitted = 0;
-    let mut bit = 4;
-    while bit > 0 {
-        bit -= 1;
-        let child = nodes[node][(nibble >> bit) & 1];
-        if child == NONE || child == END_LEAF {
-            return FAILS;
+const fn in_order() -> [u8; 256] {
+    let mut out = [0; 256];
+    let mut place = 0;
+    let mut length = 1;
+    while length <= LONGEST {
+        let mut byte = 0;
+        while byte < 256 {
+            if LENGTHS[byte] == length {
+                out[place] = byte as u8;
+                place += 1;
+            }
+            byte += 1;
         }
-        if child & LEAF != 0 {
-            emitted = EMITS | ((child & 0xff) as u32) << 8;
-            node = 0;
-        } else {
-            node = child as usize;
-        }
+        length += 1;
     }
-    node as u32 | emitted | if ends[node] { MAY_END } else { 0 }
+    out
 }
 
-/// The states in which a text may end: the root, and those that fewer than eight ones lead to.
-const fn may_end(nodes: &[[u16; 2]; 256]) -> [bool; 256] {
-    let mut out = [false; 256];
-    let mut node = 0;
-    let mut depth = 0;
-    while depth <= 7 {
-        out[node] = true;
-        node = nodes[node][1] as usize;
-        depth += 1;
+const fn longs() -> [Long; (LONGEST - SHORT) as usize] {
+    let (codes, in_order) = (codes(), in_order());
+    let mut out = [Long { length: LONGEST, last: 0, first: 0, place: 0 }; (LONGEST - SHORT) as usize];
+    let mut place = 0;
+    while place < 256 {
+        let (code, length) = codes[in_order[place] as usize];
+        if length > SHORT {
+            let long = &mut out[(length - SHORT - 1) as usize];
+            if long.last == 0 {
+                *long = Long { length, last: 0, first: code, place: place as u8 };
+            }
+            let free = 32 - length as u32;
+            long.last = code << free | ((1 << free) - 1);
+        }
+        place += 1;
     }
     out
 }
