@@ -32,6 +32,7 @@ mod body;
 mod chunk;
 mod connection;
 pub mod ext;
+mod fields;
 mod head;
 mod message;
 mod options;

@@ -1,22 +1,18 @@
 //! The head of a response, from bytes to values, and what it says about the body.
 
-use std::mem::MaybeUninit;
-
 use bytes::{Buf, Bytes, BytesMut};
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
-use httparse::{Header, ParserConfig};
+use http::{HeaderMap, Response, StatusCode, Version, header};
 use portolan_core::{Delivery, Error, Kind, Phase, Result};
 use portolan_wire::DecodeError;
 
 use crate::ext::Reason;
+use crate::fields::{Flaw, fields, status_line};
 use crate::head::{Asked, decimal, forbidden_in_trailers, lists};
 use crate::options::Options;
 
-/// Fields that most heads keep to.
-const FEW: usize = 128;
-/// Fields that any head keeps to: more than this can't be asked for.
-const MANY: usize = 1024;
+/// What most heads fit in: asking for it at once saves growing.
+const USUAL_FIELDS: usize = 12;
 /// Bytes of empty lines that are forgiven before a head.
 const MAX_BLANK: usize = 8;
 
@@ -61,49 +57,41 @@ pub(crate) fn decode(src: &mut BytesMut, seen: &mut usize, options: &Options) ->
     }
     *seen = 0;
     let block = src.split_to(end).freeze();
-    if options.max_headers <= FEW {
-        parse(&block, &mut [const { MaybeUninit::uninit() }; FEW], options).map(Some)
-    } else {
-        parse(&block, &mut [const { MaybeUninit::uninit() }; MANY], options).map(Some)
-    }
+    parse(&block, options).map(Some)
 }
 
-/// Fields become slices of `block`: nothing is copied.
-fn parse<'b>(block: &'b Bytes, slots: &mut [MaybeUninit<Header<'b>>], options: &Options) -> Result<Head> {
-    let mut response = httparse::Response::new(&mut []);
-    match ParserConfig::default().parse_response_with_uninit_headers(&mut response, block, slots) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(broken(format!("expected a whole head, saw {}", excerpt(block)))),
-        Err(httparse::Error::TooManyHeaders) => return Err(too_many(options)),
-        Err(error) => return Err(broken(format!("expected a response's head: {error}, saw {}", excerpt(block)))),
-    }
-    if response.headers.len() > options.max_headers {
-        return Err(too_many(options));
-    }
-    let code = response.code.unwrap_or_default();
+fn parse(block: &Bytes, options: &Options) -> Result<Head> {
+    let line = status_line(block).ok_or_else(|| broken(format!("expected a status line, saw {}", excerpt(block))))?;
     let mut parts = Response::new(()).into_parts().0;
-    parts.status =
-        StatusCode::from_u16(code).map_err(|_| broken(format!("expected a status of 100 to 999, saw {code}")))?;
-    parts.version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    if let Some(reason) = response.reason.filter(|reason| !reason.is_empty())
-        && parts.status.canonical_reason() != Some(reason)
-    {
-        parts.extensions.insert(Reason(reason.into()));
+    parts.status = line.status;
+    parts.version = if line.is_1_0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    if !line.reason.is_empty() && parts.status.canonical_reason() != Some(line.reason) {
+        parts.extensions.insert(Reason(line.reason.into()));
     }
     let (mut close, mut keep) = (false, false);
-    parts.headers.reserve(response.headers.len());
-    for field in response.headers.iter() {
-        let bad = || broken("expected a field, saw one that is none");
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| bad())?;
-        let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value)).map_err(|_| bad())?;
+    parts.headers.reserve(USUAL_FIELDS);
+    let fields = fields(block, line.end, options.max_headers, |name, value| {
         if name == header::CONNECTION {
             close |= lists(value.as_bytes(), b"close");
             keep |= lists(value.as_bytes(), b"keep-alive");
         }
         parts.headers.append(name, value);
-    }
+    });
+    fields.map_err(|flaw| match flaw {
+        Flaw::TooMany => too_many(options),
+        flaw => broken(format!("expected {}, saw {}", expected(flaw), excerpt(block))),
+    })?;
     let keep_alive = !close && (keep || parts.version == Version::HTTP_11);
     Ok(Head { parts, keep_alive })
+}
+
+fn expected(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Open => "the end of a head",
+        Flaw::Name => "a field's name",
+        Flaw::Value => "a field's value",
+        Flaw::TooMany => "fewer fields",
+    }
 }
 
 /// The end of a section of fields, its empty line included: looked for from `from` on.
@@ -121,23 +109,18 @@ pub(crate) fn section_end(src: &[u8], from: usize) -> Option<usize> {
 
 /// A trailer section with its empty line. Fields that can't come late are left out (RFC 9110 6.5.1).
 pub(crate) fn trailers(block: &Bytes, max: usize) -> Result<HeaderMap, DecodeError> {
-    let mut slots = vec![httparse::EMPTY_HEADER; max];
-    let parsed = match httparse::parse_headers(block, &mut slots) {
-        Ok(httparse::Status::Complete((_, fields))) => fields,
-        Ok(httparse::Status::Partial) => return Err(DecodeError::truncated("trailers", 0)),
-        Err(httparse::Error::TooManyHeaders) => return Err(DecodeError::too_long("trailers", 0)),
-        Err(_) => return Err(DecodeError::invalid("trailers", 0)),
-    };
     let mut map = HeaderMap::new();
-    for field in parsed {
-        let name =
-            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| DecodeError::invalid("trailer name", 0))?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| DecodeError::invalid("trailer value", 0))?;
+    let fields = fields(block, 0, max, |name, value| {
         if !forbidden_in_trailers(&name) {
             map.append(name, value);
         }
-    }
-    Ok(map)
+    });
+    fields.map(|()| map).map_err(|flaw| match flaw {
+        Flaw::Open => DecodeError::truncated("trailers", 0),
+        Flaw::TooMany => DecodeError::too_long("trailers", 0),
+        Flaw::Name => DecodeError::invalid("trailer name", 0),
+        Flaw::Value => DecodeError::invalid("trailer value", 0),
+    })
 }
 
 /// RFC 9112 6.3, and stricter where parsers could disagree.
