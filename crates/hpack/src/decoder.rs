@@ -106,6 +106,7 @@ impl Decoder {
             // What is left of a large block's room would be held with it.
             self.room = BytesMut::new();
         }
+        literal::make_room(block.len(), &self.limits, &mut self.room);
         let mut summary = Summary::default();
         while let Some(first) = input.peek() {
             let (field, size) = self.field(first, &mut input)?;
@@ -140,15 +141,13 @@ impl Decoder {
             let found = self.indexed(index).ok_or_else(|| input.fail("index", Why::Invalid))?;
             return Ok((found.field.clone(), found.size));
         }
-        if first & 0xc0 == 0x40 {
-            return self.literal(6, true, input);
-        }
         if first & 0xe0 == 0x20 {
             // RFC 7541 4.2: only at the beginning of a block.
             return Err(input.fail("table size update in mid-block", Why::Invalid));
         }
-        let (mut field, size) = self.literal(4, false, input)?;
-        if first & 0x10 != 0 {
+        let keep = first & 0x40 != 0;
+        let (mut field, size) = self.literal(if keep { 6 } else { 4 }, keep, input)?;
+        if !keep && first & 0x10 != 0 {
             field.value.set_sensitive(true);
         }
         Ok((field, size))
@@ -170,6 +169,7 @@ impl Decoder {
         Some(Found { field: &entry.field, name_len: entry.name_len, size: entry.size })
     }
 
+    #[inline]
     fn literal(&mut self, prefix: u32, keep: bool, input: &mut Input<'_>) -> Result<(Field, usize), DecodeError> {
         let index = input.int(prefix, u64::from(u32::MAX), "name index")?;
         let (name, name_len) = if index == 0 {

@@ -20,14 +20,19 @@ pub(crate) fn read(
     let coded = input.peek().is_some_and(|first| first & 1u8.wrapping_shl(prefix) != 0);
     let length = input.int(prefix, limits.string as u64, what)?;
     let text = input.take(usize::try_from(length).unwrap_or(usize::MAX), what)?;
-    // Room for this string and the rest of the block at once: a code of five bits is the shortest.
-    let most = text.len().saturating_add(input.rest().len()).saturating_mul(8).div_ceil(5);
-    room.reserve(most.min(limits.list_size.max(text.len().saturating_mul(2))));
     if !coded {
         room.extend_from_slice(text);
         return Ok(());
     }
     huffman::decode(text, room).map_err(|_| input.fail(what, Why::Invalid))
+}
+
+/// Makes room for all strings of a block of `len` bytes at once: a code of five bits is the shortest.
+pub(crate) fn make_room(len: usize, limits: &Limits, room: &mut BytesMut) {
+    let most = len.saturating_mul(8).div_ceil(5).saturating_add(1);
+    if room.capacity() < most {
+        room.reserve(most.min(limits.list_size));
+    }
 }
 
 /// Writes a string by whichever form is shorter, after the pattern bits above its Huffman bit.

@@ -61,50 +61,63 @@ pub fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), Invalid> {
 
 #[inline]
 fn unfold(mut coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
-    // Bits at the upper end of `held`, of which there are `bits`; those beneath are of no meaning.
+    // Bits at the upper end of `held`, of which there are `bits`; those beneath are zeros.
     let (mut held, mut bits) = (0u64, 0u32);
     for (written, slot) in room.iter_mut().enumerate() {
-        if bits < 32 {
-            match coded.split_first_chunk::<4>() {
-                Some((four, rest)) => {
-                    held |= u64::from(u32::from_be_bytes(*four)).wrapping_shl(32u32.wrapping_sub(bits));
-                    bits = bits.wrapping_add(32);
-                    coded = rest;
-                }
-                None => {
-                    for byte in std::mem::take(&mut coded) {
-                        held |= u64::from(*byte).wrapping_shl(56u32.wrapping_sub(bits));
-                        bits = bits.wrapping_add(8);
-                    }
-                    if bits < 8 && is_padding(held, bits) {
-                        return Ok(written);
-                    }
-                }
+        let (byte, length) = loop {
+            let (byte, length) = short(held);
+            // One of length zero wraps around.
+            if length.wrapping_sub(1) < bits {
+                break (byte, length);
             }
-        }
-        let (byte, length) = match table::SHORTS.get(usize::from(low_u8(held >> 56))) {
-            Some((byte, length)) if *length > 0 => (*byte, u32::from(*length)),
-            _ => long(low_u32(held >> 32))?,
+            if bits < 32 && !coded.is_empty() {
+                bits = refill(&mut coded, &mut held, bits);
+            } else if bits < 8 && held.leading_ones() >= bits {
+                // The end, filled up by fewer than eight ones (RFC 7541 5.2).
+                return Ok(written);
+            } else {
+                break long(held, bits)?;
+            }
         };
-        bits = bits.checked_sub(length).ok_or(Invalid)?;
+        bits = bits.wrapping_sub(length);
         held = held.wrapping_shl(length);
         *slot = byte;
     }
     Err(Invalid)
 }
 
-/// The end is filled up by fewer than eight ones (RFC 7541 5.2).
-fn is_padding(held: u64, bits: u32) -> bool {
-    held.leading_ones() >= bits
+/// Adds as many bits as there are and there is room for, where fewer than 32 are held; gives how many are then.
+#[inline]
+fn refill(coded: &mut &[u8], held: &mut u64, bits: u32) -> u32 {
+    if let Some((four, rest)) = coded.split_first_chunk::<4>() {
+        *coded = rest;
+        *held |= u64::from(u32::from_be_bytes(*four)).wrapping_shl(32u32.wrapping_sub(bits));
+        return bits.wrapping_add(32);
+    }
+    let mut bits = bits;
+    for byte in std::mem::take(coded) {
+        *held |= u64::from(*byte).wrapping_shl(56u32.wrapping_sub(bits));
+        bits = bits.wrapping_add(8);
+    }
+    bits
 }
 
-/// The byte whose code of more than eight bits a text begins with. The end mark is none.
-fn long(start: u32) -> Result<(u8, u32), Invalid> {
+/// The byte that begins `held`, and the length of its code: zero where it has more than eight bits.
+#[inline]
+fn short(held: u64) -> (u8, u32) {
+    let [length, byte] = table::SHORTS.get(usize::from(low_u8(held >> 56))).copied().unwrap_or_default().to_le_bytes();
+    (byte, u32::from(length))
+}
+
+/// The same for a code of more than eight bits. The end mark is none.
+fn long(held: u64, bits: u32) -> Result<(u8, u32), Invalid> {
+    let start = low_u32(held >> 32);
     let long = table::LONGS.iter().find(|long| start <= long.last).ok_or(Invalid)?;
     let length = u32::from(long.length);
     let behind = start.wrapping_shr(32u32.wrapping_sub(length)).wrapping_sub(long.first);
     let place = usize::from(long.place).wrapping_add(behind as usize);
-    table::IN_ORDER.get(place).map(|byte| (*byte, length)).ok_or(Invalid)
+    let byte = table::IN_ORDER.get(place).filter(|_| length <= bits).ok_or(Invalid)?;
+    Ok((*byte, length))
 }
 
 #[inline]

@@ -33,8 +33,9 @@ pub(super) const SHORT: u8 = 8;
 /// Code and length in bits of each byte.
 pub(super) static CODES: [(u32, u8); 256] = codes();
 
-/// What text that begins with these bits begins with: a byte and the length of its code, which is zero where it is longer.
-pub(super) static SHORTS: [(u8, u8); 1 << SHORT] = shorts();
+/// What text that begins with these bits begins with: the length of a code in the low byte, which is zero where it is longer, and
+/// what it stands for above.
+pub(super) static SHORTS: [u16; 1 << SHORT] = shorts();
 
 /// The codes longer than that, by length.
 pub(super) static LONGS: [Long; (LONGEST - SHORT) as usize] = longs();
@@ -73,9 +74,9 @@ const fn codes() -> [(u32, u8); 256] {
     out
 }
 
-const fn shorts() -> [(u8, u8); 1 << SHORT] {
+const fn shorts() -> [u16; 1 << SHORT] {
     let codes = codes();
-    let mut out = [(0, 0); 1 << SHORT];
+    let mut out = [0; 1 << SHORT];
     let mut byte = 0;
     while byte < 256 {
         let (code, length) = codes[byte];
@@ -83,7 +84,7 @@ const fn shorts() -> [(u8, u8); 1 << SHORT] {
             let free = SHORT - length;
             let mut rest = 0;
             while rest < 1 << free {
-                out[(code << free) as usize | rest] = (byte as u8, length);
+                out[(code << free) as usize | rest] = (byte as u16) << 8 | length as u16;
                 rest += 1;
             }
         }

@@ -105,6 +105,7 @@ impl Decoder {
         }
         self.blocked.remove(&stream);
         let mut summary = Summary::default();
+        literal::make_room(input.rest().len(), &self.limits, &mut self.room);
         while let Some(first) = input.peek() {
             let (field, size) = self.line(first, &prefix, &mut input).map_err(Fault::Decompression)?;
             summary.fields = summary.fields.saturating_add(1);
