@@ -23,7 +23,7 @@ use crate::connection::{Conn, Held, Manager};
 use crate::incoming::Incoming;
 use crate::key::Key;
 use crate::request::{More, Request};
-use crate::response::{Meta, Response, Timings, retry_after};
+use crate::response::{Meta, Response, retry_after};
 use crate::sign::{self, Signed};
 
 impl Client {
@@ -142,14 +142,12 @@ impl Client {
             None => self.pool().acquire(key).await.map_err(|error| placed(error, key))?,
         };
         let joined = lease.joined();
-        let info = lease.facts().info(lease.is_reused());
-        let reused = info.reused;
         let connected = clock::now();
         let sent = match body.try_clone() {
-            Some(body) => exchange(lease, parts, body.ready(), timeouts).await,
-            None => Box::pin(lend(lease, parts, body, timeouts)).await,
+            Some(body) => self.exchange(lease, parts, body.ready(), timeouts).await,
+            None => Box::pin(self.lend(lease, parts, body, timeouts)).await,
         };
-        let response = sent.map_err(|error| placed(error, key))?;
+        let mut response = sent.map_err(|error| placed(error, key))?;
         if let Some(live) = joined.filter(|_| response.status() == StatusCode::MISDIRECTED_REQUEST) {
             if let Some(coalescing) = &self.pool().manager().coalescing {
                 coalescing.misdirected(key);
@@ -161,22 +159,70 @@ impl Client {
                 return Box::pin(self.once(parts, body, key, None, timeouts)).await;
             }
         }
-        let timings = Timings {
-            connection: connected.saturating_duration_since(started),
-            first_byte: clock::now().saturating_duration_since(connected),
-            total: Duration::ZERO,
+        let meta = response.meta_mut();
+        meta.timings.connection = connected.saturating_duration_since(started);
+        meta.timings.first_byte = meta.came.saturating_duration_since(connected);
+        Ok(response)
+    }
+
+    /// Sends a request on a connection that is ours for as long.
+    async fn exchange<B>(
+        &self,
+        mut lease: Lease<Manager>,
+        parts: &Parts,
+        body: B,
+        timeouts: &Timeouts,
+    ) -> Result<Response>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
+        let info = lease.facts().info(lease.is_reused());
+        if let Conn::H1(conn, _) = &mut *lease {
+            if parts.extensions.get::<portolan_http2::ext::Protocol>().is_some() {
+                let error = Error::new(ErrorKind::Unsupported, "extended CONNECT over HTTP/1.1");
+                return Err(error.with_delivery(Delivery::NotSent).with_protocol(crate::PROTOCOL));
+            }
+            let options = conn.options().first_byte(first_byte).idle(idle);
+            conn.set_options(options);
+        }
+        let (head, body) = match Held::new(lease) {
+            Ok(held) => {
+                let asked = held.proxy_fields().filter(|_| !parts.headers.contains_key(header::PROXY_AUTHORIZATION));
+                let asked = asked.map(|fields| fields.contains_key(header::PROXY_AUTHORIZATION));
+                let (head, body) = h1::send_parts(held, parts, body).await?.into_parts();
+                if let Some(asked) = asked.filter(|_| head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+                    return Err(unwelcome(&head.headers, asked).with_hop(info.hops.len().saturating_sub(1)));
+                }
+                (head, Incoming::h1(body))
+            }
+            Err(lease) => Box::pin(shared(lease, parts, body, first_byte, idle)).await?,
         };
-        let meta = Meta {
-            uri: parts.uri.clone(),
-            info,
-            reused,
-            timings,
-            redirects: Vec::new(),
-            attempts: 1,
-            max_body: self.settings().max_body,
-        };
-        let (parts, body) = response.into_parts();
-        Ok(Response::new(parts, body, meta))
+        Ok(Response::new(head, body, Meta::new(info, self.settings().max_body)))
+    }
+
+    /// Sends a body that can be sent once only: if nothing of it was asked for, it comes back whole.
+    async fn lend(
+        &self,
+        lease: Lease<Manager>,
+        parts: &Parts,
+        body: &mut Body,
+        timeouts: &Timeouts,
+    ) -> Result<Response> {
+        let back = Arc::new(Mutex::new(None));
+        let lent = Lent { body: Some(body.spend()), touched: false, back: back.clone() };
+        let result = self.exchange(lease, parts, lent, timeouts).await;
+        if let Err(error) = &result
+            && error.delivery() == Delivery::NotSent
+        {
+            match back.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                Some(whole) => *body = whole,
+                // What was read of it is gone, though nothing was sent.
+                None => return result.map_err(|error| error.with_delivery(Delivery::Unknown)),
+            }
+        }
+        result
     }
 }
 
@@ -214,44 +260,6 @@ fn placed(error: Error, key: &Key) -> Error {
     if error.endpoint().is_some() { error } else { error.with_endpoint(key.endpoint.clone()) }
 }
 
-/// Sends a request on a connection that is ours for as long.
-async fn exchange<B>(
-    mut lease: Lease<Manager>,
-    parts: &Parts,
-    body: B,
-    timeouts: &Timeouts,
-) -> Result<http::Response<Incoming>>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
-    if let Conn::H1(conn, _) = &mut *lease {
-        if parts.extensions.get::<portolan_http2::ext::Protocol>().is_some() {
-            let error = Error::new(ErrorKind::Unsupported, "extended CONNECT over HTTP/1.1");
-            return Err(error.with_delivery(Delivery::NotSent).with_protocol(crate::PROTOCOL));
-        }
-        let options = conn.options().first_byte(first_byte).idle(idle);
-        conn.set_options(options);
-    }
-    let hops = lease.facts().info(false).hops.len();
-    let lease = match Held::new(lease) {
-        Ok(held) => {
-            let own = parts.headers.contains_key(header::PROXY_AUTHORIZATION);
-            let fields = held.proxy_fields().filter(|_| !own);
-            let asked = fields.map(|fields| fields.contains_key(header::PROXY_AUTHORIZATION));
-            let response = h1::send_parts(held, parts, body).await?;
-            if let Some(asked) = asked.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
-                return Err(unwelcome(response.headers(), asked).with_hop(hops.saturating_sub(1)));
-            }
-            return Ok(response.map(Incoming::h1));
-        }
-        Err(lease) => lease,
-    };
-    let send = shared(lease, parts, body, first_byte, idle);
-    Box::pin(send).await
-}
-
 /// A proxy that forwards wants other credentials than it was given: the same failure as when it is asked for a tunnel.
 fn unwelcome(headers: &HeaderMap, asked: bool) -> Error {
     let offered =
@@ -274,7 +282,7 @@ async fn shared<B>(
     body: B,
     first_byte: Option<Duration>,
     idle: Option<Duration>,
-) -> Result<http::Response<Incoming>>
+) -> Result<(http::response::Parts, Incoming)>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -288,14 +296,16 @@ where
                 let mut work = Box::pin(conn.send.send_parts(parts, body));
                 patient(first_byte, progress.as_deref(), work.as_mut()).await?
             };
-            Ok(response.map(|body| Incoming::h2(body, lease, idle)))
+            let (head, body) = response.into_parts();
+            Ok((head, Incoming::h2(body, lease, idle)))
         }
         Conn::H3(conn) => {
             let response = {
                 let mut work = Box::pin(conn.send.send_parts(parts, body));
                 patient(first_byte, progress.as_deref(), work.as_mut()).await?
             };
-            Ok(response.map(|body| Incoming::h3(body, lease, idle)))
+            let (head, body) = response.into_parts();
+            Ok((head, Incoming::h3(body, lease, idle)))
         }
         Conn::H1(..) => Err(Error::usage("a connection of no kind")),
     }
@@ -344,28 +354,6 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Watched<B> {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Sends a body that can be sent once only: if nothing of it was asked for, it comes back whole.
-async fn lend(
-    lease: Lease<Manager>,
-    parts: &Parts,
-    body: &mut Body,
-    timeouts: &Timeouts,
-) -> Result<http::Response<Incoming>> {
-    let back = Arc::new(Mutex::new(None));
-    let lent = Lent { body: Some(body.spend()), touched: false, back: back.clone() };
-    let result = exchange(lease, parts, lent, timeouts).await;
-    if let Err(error) = &result
-        && error.delivery() == Delivery::NotSent
-    {
-        match back.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(whole) => *body = whole,
-            // What was read of it is gone, though nothing was sent.
-            None => return result.map_err(|error| error.with_delivery(Delivery::Unknown)),
-        }
-    }
-    result
 }
 
 struct Lent {

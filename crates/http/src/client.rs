@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::uri::Authority;
 use http::{Method, StatusCode};
 use portolan_core::observe::{Facts, Probe, Semantics};
 use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
@@ -46,25 +44,18 @@ struct Inner {
     pool: Pool<Manager>,
     settings: Settings,
     layers: Vec<Arc<dyn Layer>>,
-    keys: Mutex<HashMap<Place, Key>>,
+    /// By the URL's own text: two cases of one name lead to equal keys.
+    keys: Mutex<HashMap<Box<str>, Vec<(Place, Key)>>>,
     broken: Broken,
 }
 
-/// Under what a key is kept at hand: the URL's own text, in whatever case.
-#[derive(PartialEq, Eq)]
+/// Which of the keys of an authority.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
     tls: bool,
     kind: Kind,
     /// Whether a proxy may forward it.
     plain: bool,
-    authority: Authority,
-}
-
-impl Hash for Place {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // In one piece: the type's own is byte by byte. Two cases of one name are two places and lead to equal keys.
-        state.write(self.authority.as_str().as_bytes());
-    }
 }
 
 /// What holds for every request that doesn't say otherwise.
@@ -228,16 +219,17 @@ impl Client {
             Ok(key.forwarded(route))
         };
         let (None, Some(authority)) = (connector, uri.authority()) else { return make(connector) };
-        let place = Place { tls, kind, plain, authority: authority.clone() };
+        let place = Place { tls, kind, plain };
         let mut keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = keys.get(&place) {
+        let known = keys.get(authority.as_str()).and_then(|known| known.iter().find(|(at, _)| *at == place));
+        if let Some((_, key)) = known {
             return Ok(key.clone());
         }
         let key = make(None)?;
         if keys.len() >= MAX_KEYS {
             keys.clear();
         }
-        keys.insert(place, key.clone());
+        keys.entry(authority.as_str().into()).or_default().push((place, key.clone()));
         Ok(key)
     }
 
@@ -263,7 +255,8 @@ impl Client {
         let settings = &self.0.settings;
         self.complete(request);
         let decode = self.asks_for_codings(request);
-        let mut own_cookies = request.parts.headers.contains_key(header::COOKIE);
+        let cookies = settings.cookies.as_ref();
+        let mut own_cookies = cookies.is_some() && request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
             if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
@@ -276,14 +269,14 @@ impl Client {
             if settings.https_only && request.parts.uri.scheme_str() == Some("http") {
                 return Err(Error::usage("an http URL, and https alone is allowed").with_protocol(crate::PROTOCOL));
             }
-            if let Some(cookies) = settings.cookies.as_ref().filter(|_| !own_cookies) {
+            if let Some(cookies) = cookies.filter(|_| !own_cookies) {
                 request.parts.headers.remove(header::COOKIE);
                 if let Some(value) = cookies.cookies_for(&request.parts.uri) {
                     request.parts.headers.insert(header::COOKIE, value);
                 }
             }
             let mut response = self.authorized(request, timeouts).await?;
-            if let Some(cookies) = &settings.cookies {
+            if let Some(cookies) = cookies {
                 cookies.set(&request.parts.uri, response.headers());
             }
             if let Some(hsts) = &settings.hsts {
@@ -300,8 +293,9 @@ impl Client {
             let target = target.map_err(|error| named(error, uri))?.filter(|_| redirect.can_turn(request, status));
             let Some(to) = target else {
                 let meta = response.meta_mut();
+                meta.uri = std::mem::take(&mut request.parts.uri);
                 meta.redirects = visited;
-                meta.timings.total = clock::now().saturating_duration_since(started);
+                meta.timings.total = meta.came.saturating_duration_since(started);
                 return match decode {
                     Some(options) => response.decoded(&request.parts.method, options),
                     None => Ok(response),

@@ -229,11 +229,11 @@ impl Known {
         match &self.handle {
             Handle::H2(send) => {
                 let send = send.upgrade().filter(|send| !send.is_closed())?;
-                Some(Conn::H2(Shared { send, facts, live, group }))
+                Some(Conn::H2(Arc::new(Shared { send, facts, live, group })))
             }
             Handle::H3(send) => {
                 let send = send.upgrade().filter(|send| !send.is_closed())?;
-                Some(Conn::H3(Shared { send, facts, live, group }))
+                Some(Conn::H3(Arc::new(Shared { send, facts, live, group })))
             }
         }
     }

@@ -17,8 +17,8 @@ use crate::key::{Key, Kind};
 #[derive(Debug)]
 pub(crate) enum Conn {
     H1(Box<h1::Connection<Stream>>, Arc<Facts>),
-    H2(Shared<h2::SendRequest>),
-    H3(Shared<h3::SendRequest>),
+    H2(Arc<Shared<h2::SendRequest>>),
+    H3(Arc<Shared<h3::SendRequest>>),
 }
 
 impl Conn {
@@ -82,13 +82,6 @@ pub(crate) struct Shared<S> {
     pub(crate) group: Arc<Group>,
 }
 
-impl<S> Clone for Shared<S> {
-    fn clone(&self) -> Self {
-        let Self { send, facts, live, group } = self;
-        Self { send: send.clone(), facts: facts.clone(), live: live.clone(), group: group.clone() }
-    }
-}
-
 /// How connections are to behave.
 #[derive(Debug, Clone)]
 pub(crate) struct Manager {
@@ -146,7 +139,7 @@ impl Manager {
             }
             over.close();
         });
-        Ok(Conn::H2(Shared { send: Arc::new(send), facts, live, group }))
+        Ok(Conn::H2(Arc::new(Shared { send: Arc::new(send), facts, live, group })))
     }
 }
 
@@ -177,7 +170,7 @@ impl Manager {
             }
             over.close();
         });
-        Ok(Conn::H3(Shared { send: Arc::new(send), facts, live, group }))
+        Ok(Conn::H3(Arc::new(Shared { send: Arc::new(send), facts, live, group })))
     }
 }
 

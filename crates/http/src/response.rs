@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap};
 use http::response::Parts;
 use http::{Extensions, Method, StatusCode, Uri, Version};
 use http_body_util::{BodyDataStream, BodyExt};
+use portolan_core::clock::{self, Instant};
 use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
@@ -45,29 +46,38 @@ pub(crate) struct Whole {
 /// What is known besides.
 #[derive(Debug, Clone)]
 pub(crate) struct Meta {
+    /// Said when the call is over.
     pub(crate) uri: Uri,
     pub(crate) info: Arc<ConnectionInfo>,
-    pub(crate) reused: bool,
+    /// When its head was there.
+    pub(crate) came: Instant,
     pub(crate) timings: Timings,
     pub(crate) redirects: Vec<Uri>,
     pub(crate) attempts: u32,
     pub(crate) max_body: usize,
 }
 
+impl Meta {
+    /// Of a response whose head is there now.
+    pub(crate) fn new(info: Arc<ConnectionInfo>, max_body: usize) -> Self {
+        Self {
+            uri: Uri::default(),
+            info,
+            came: clock::now(),
+            timings: Timings::default(),
+            redirects: Vec::new(),
+            attempts: 1,
+            max_body,
+        }
+    }
+}
+
 impl Response {
     /// A response that came from no server: a cache's, a middleware's, a test's.
     pub fn from_http<B: Into<Incoming>>(response: http::Response<B>, uri: Uri) -> Self {
         let (parts, body) = response.into_parts();
-        let meta = Meta {
-            uri,
-            info: Arc::default(),
-            reused: false,
-            timings: Timings::default(),
-            redirects: Vec::new(),
-            attempts: 0,
-            max_body: crate::builder::MAX_BODY,
-        };
-        Self::new(parts, body.into(), meta)
+        let meta = Meta::new(Arc::default(), crate::builder::MAX_BODY);
+        Self::new(parts, body.into(), Meta { uri, attempts: 0, ..meta })
     }
 
     pub(crate) fn new(parts: Parts, body: Incoming, meta: Meta) -> Self {
@@ -136,7 +146,7 @@ impl Response {
 
     /// Whether the connection had been used before.
     pub fn is_reused(&self) -> bool {
-        self.0.meta.reused
+        self.0.meta.info.reused
     }
 
     /// The address at the other end of our socket: the first proxy's, where there is one.
@@ -220,6 +230,9 @@ impl Response {
         let Some(first) = self.chunk().await? else { return Ok((Bytes::new(), self.take_trailers())) };
         if first.len() > max {
             return Err(too_long());
+        }
+        if http_body::Body::is_end_stream(&self.0.body) {
+            return Ok((first, self.take_trailers()));
         }
         let Some(second) = self.chunk().await? else { return Ok((first, self.take_trailers())) };
         let mut whole = BytesMut::with_capacity((first.len() + second.len()) * 2);

@@ -72,8 +72,9 @@ fn parse(block: &Bytes, options: &Options) -> Result<Head> {
     parts.headers.reserve(USUAL_FIELDS);
     let fields = fields(block, line.end, options.max_headers, |name, value| {
         if name == header::CONNECTION {
+            // What HTTP/1.1 does by itself need not be looked for.
+            keep |= line.is_1_0 && lists(value.as_bytes(), b"keep-alive");
             close |= lists(value.as_bytes(), b"close");
-            keep |= lists(value.as_bytes(), b"keep-alive");
         }
         parts.headers.append(name, value);
     });

@@ -17,7 +17,8 @@ const COPIED: usize = 1024;
 
 /// What is left to be sent of a request.
 pub(crate) struct Upload<B: Body> {
-    body: Pin<Box<B>>,
+    /// None where nothing is to be sent.
+    body: Option<Pin<Box<B>>>,
     framing: Framing,
     /// Too large to be copied into the connection's buffer.
     chunk: Option<B::Data>,
@@ -38,7 +39,9 @@ where
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(body: B, framing: Framing) -> Self {
-        Self { body: Box::pin(body), framing, chunk: None, tail: b"", ended: framing == Framing::None, begun: false }
+        let ended = framing == Framing::None;
+        let body = (!ended).then(|| Box::pin(body));
+        Self { body, framing, chunk: None, tail: b"", ended, begun: false }
     }
 
     /// Sends until all is sent.
@@ -135,17 +138,17 @@ where
 
     /// Asks the body for its next piece, and frames it.
     fn poll_piece(&mut self, out: &mut BytesMut, options: &crate::Options, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
+        let Some(body) = &mut self.body else { return Poll::Ready(self.end(None, out, options)) };
+        let frame = match ready!(body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Err(self.failed(error.into()))),
             None => return Poll::Ready(self.end(None, out, options)),
         };
         match frame.into_data() {
             Ok(data) if data.has_remaining() => {
-                let ended = self.piece(data, out);
-                Poll::Ready(
-                    ended.and_then(|()| if self.body.is_end_stream() { self.end(None, out, options) } else { Ok(()) }),
-                )
+                let last = body.is_end_stream();
+                let framed = self.piece(data, out);
+                Poll::Ready(framed.and_then(|()| if last { self.end(None, out, options) } else { Ok(()) }))
             }
             Ok(_) => Poll::Ready(Ok(())),
             Err(frame) => match frame.into_trailers() {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use portolan_core::Error;
 
@@ -61,7 +60,7 @@ impl RecvBody {
 fn whole_piece(received: &mut Received) -> Piece {
     match received.pop() {
         Some(data) => Piece::Data(data),
-        None => received.trailers.take().map_or(Piece::End, |trailers: HeaderMap| Piece::Trailers(trailers)),
+        None => received.trailers.take().map_or(Piece::End, |trailers| Piece::Trailers(*trailers)),
     }
 }
 

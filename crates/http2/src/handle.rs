@@ -255,11 +255,12 @@ impl Pending<'_> {
                 Answer::Failed(error) => return Err(error),
                 Answer::Whole(head, received) => {
                     self.shared = None;
-                    return Ok(response(head, |_| RecvBody::whole(received)));
+                    return Ok(response(head, RecvBody::whole(received)));
                 }
                 Answer::Head(head) => {
                     let Some(shared) = self.shared.take() else { continue };
-                    return Ok(response(head, |length| RecvBody::live(Arc::clone(shared), self.key, length)));
+                    let body = RecvBody::live(Arc::clone(shared), self.key, length(&head));
+                    return Ok(response(head, body));
                 }
             }
         }
@@ -272,10 +273,14 @@ fn expects(parts: &Parts) -> bool {
     value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-fn response((status, headers): Head, body: impl FnOnce(Option<u64>) -> RecvBody) -> Response<RecvBody> {
-    let length = headers.get(header::CONTENT_LENGTH).filter(|_| status != StatusCode::NOT_MODIFIED);
-    let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    let mut response = Response::new(body(length));
+/// RFC 9110 8.6: what the body's length is said to be.
+fn length((status, headers): &Head) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH).filter(|_| *status != StatusCode::NOT_MODIFIED);
+    length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok())
+}
+
+fn response((status, headers): Head, body: RecvBody) -> Response<RecvBody> {
+    let mut response = Response::new(body);
     *response.version_mut() = Version::HTTP_2;
     *response.status_mut() = status;
     *response.headers_mut() = headers;

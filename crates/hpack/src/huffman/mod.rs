@@ -1,13 +1,14 @@
 //! Huffman coding of strings (RFC 7541 5.2 and appendix B), shared by HPACK and QPACK.
 //!
-//! Decoding looks up eight bits at a time, which most codes have at most, and searches longer ones by their length: its work and
-//! its output are bounded by the input's length.
+//! Decoding looks up twelve bits at a time, which is two letters as a rule, and searches longer codes by their length: its work
+//! and its output are bounded by the input's length.
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 mod table;
 
 use bytes::{BufMut, BytesMut};
+use table::Pair;
 
 /// The shortest code has five bits, so that `n` bytes hold at most `8n/5` characters.
 const SHORTEST_CODE: usize = 5;
@@ -52,8 +53,8 @@ pub fn encode(text: &[u8], out: &mut BytesMut) {
 pub fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), Invalid> {
     let start = out.len();
     let most = coded.len().saturating_mul(8).checked_div(SHORTEST_CODE).unwrap_or_default();
-    // One more: whoever looks for a byte there finds the end.
-    out.resize(start.saturating_add(most).saturating_add(1), 0);
+    // Bytes are written in pairs, of which the second may be none.
+    out.resize(start.saturating_add(most).saturating_add(2), 0);
     let written = unfold(coded, out.get_mut(start..).unwrap_or_default());
     out.truncate(start.saturating_add(*written.as_ref().unwrap_or(&0)));
     written.map(|_| ())
@@ -63,25 +64,25 @@ pub fn decode(coded: &[u8], out: &mut BytesMut) -> Result<(), Invalid> {
 fn unfold(mut coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
     // Bits at the upper end of `held`, of which there are `bits`; those beneath are zeros.
     let (mut held, mut bits) = (0u64, 0u32);
-    for (written, slot) in room.iter_mut().enumerate() {
-        let (byte, length) = loop {
-            let (byte, length) = short(held);
-            // One of length zero wraps around.
-            if length.wrapping_sub(1) < bits {
-                break (byte, length);
-            }
-            if bits < 32 && !coded.is_empty() {
-                bits = refill(&mut coded, &mut held, bits);
-            } else if bits < 8 && held.leading_ones() >= bits {
-                // The end, filled up by fewer than eight ones (RFC 7541 5.2).
-                return Ok(written);
-            } else {
-                break long(held, bits)?;
-            }
+    let mut written = 0usize;
+    while let Some(slots) = room.get_mut(written..written.wrapping_add(2)) {
+        let pair = Pair::first(held);
+        let (bytes, count, length) = if pair.length().wrapping_sub(1) < bits {
+            (pair.bytes(), pair.count(), pair.length())
+        } else if bits < 32 && !coded.is_empty() {
+            bits = refill(&mut coded, &mut held, bits);
+            continue;
+        } else if bits < 8 && held.leading_ones() >= bits {
+            // The end, filled up by fewer than eight ones (RFC 7541 5.2).
+            return Ok(written);
+        } else {
+            let (byte, length) = one(held, bits)?;
+            ([byte, 0], 1, length)
         };
+        slots.copy_from_slice(&bytes);
+        written = written.wrapping_add(count);
         bits = bits.wrapping_sub(length);
         held = held.wrapping_shl(length);
-        *slot = byte;
     }
     Err(Invalid)
 }
@@ -102,20 +103,13 @@ fn refill(coded: &mut &[u8], held: &mut u64, bits: u32) -> u32 {
     bits
 }
 
-/// The byte that begins `held`, and the length of its code: zero where it has more than eight bits.
-#[inline]
-fn short(held: u64) -> (u8, u32) {
-    let [length, byte] = table::SHORTS.get(usize::from(low_u8(held >> 56))).copied().unwrap_or_default().to_le_bytes();
-    (byte, u32::from(length))
-}
-
-/// The same for a code of more than eight bits. The end mark is none.
-fn long(held: u64, bits: u32) -> Result<(u8, u32), Invalid> {
+/// One byte, where two are not at hand: at the end, and where its code is long. The end mark is none.
+fn one(held: u64, bits: u32) -> Result<(u8, u32), Invalid> {
     let start = low_u32(held >> 32);
-    let long = table::LONGS.iter().find(|long| start <= long.last).ok_or(Invalid)?;
-    let length = u32::from(long.length);
-    let behind = start.wrapping_shr(32u32.wrapping_sub(length)).wrapping_sub(long.first);
-    let place = usize::from(long.place).wrapping_add(behind as usize);
+    let codes = table::BY_LENGTH.iter().find(|codes| start <= codes.last).ok_or(Invalid)?;
+    let length = u32::from(codes.length);
+    let behind = start.wrapping_shr(32u32.wrapping_sub(length)).wrapping_sub(codes.first);
+    let place = usize::from(codes.place).wrapping_add(behind as usize);
     let byte = table::IN_ORDER.get(place).filter(|_| length <= bits).ok_or(Invalid)?;
     Ok((*byte, length))
 }

@@ -27,25 +27,57 @@ const LENGTHS: [u8; 256] = [
 
 /// The longest code: that of the end mark, thirty ones, is the last of them.
 const LONGEST: u8 = 30;
-/// The longest code of the bytes that text is made of.
-pub(super) const SHORT: u8 = 8;
+/// The shortest.
+const SHORTEST: u8 = 5;
+/// What is looked at together.
+const WINDOW: u8 = 12;
 
 /// Code and length in bits of each byte.
 pub(super) static CODES: [(u32, u8); 256] = codes();
 
-/// What text that begins with these bits begins with: the length of a code in the low byte, which is zero where it is longer, and
-/// what it stands for above.
-pub(super) static SHORTS: [u16; 1 << SHORT] = shorts();
+/// What text that begins with these bits begins with.
+static PAIRS: [Pair; 1 << WINDOW] = pairs();
 
-/// The codes longer than that, by length.
-pub(super) static LONGS: [Long; (LONGEST - SHORT) as usize] = longs();
+/// The codes of each length.
+pub(super) static BY_LENGTH: [Codes; (LONGEST - SHORTEST + 1) as usize] = by_length();
 
 /// All bytes in the order of their codes.
 pub(super) static IN_ORDER: [u8; 256] = in_order();
 
+/// One byte or two: they, how many they are, and how many bits their codes have; all zero where the first is longer than the window.
+#[derive(Clone, Copy)]
+pub(super) struct Pair(u32);
+
+impl Pair {
+    const fn new(first: usize, second: usize, count: u8, length: u8) -> Self {
+        Self(first as u32 | (second as u32) << 8 | (count as u32) << 16 | (length as u32) << 24)
+    }
+
+    /// Those that `held` begins with.
+    #[inline]
+    pub(super) fn first(held: u64) -> Self {
+        PAIRS[(held >> (64 - WINDOW)) as usize]
+    }
+
+    #[inline]
+    pub(super) const fn bytes(self) -> [u8; 2] {
+        (self.0 as u16).to_le_bytes()
+    }
+
+    #[inline]
+    pub(super) const fn count(self) -> usize {
+        (self.0 >> 16 & 0xff) as usize
+    }
+
+    #[inline]
+    pub(super) const fn length(self) -> u32 {
+        self.0 >> 24
+    }
+}
+
 /// The codes of one length.
 #[derive(Clone, Copy)]
-pub(super) struct Long {
+pub(super) struct Codes {
     pub(super) length: u8,
     /// The last of them and what may follow it, as the first 32 bits of a text.
     pub(super) last: u32,
@@ -74,23 +106,41 @@ const fn codes() -> [(u32, u8); 256] {
     out
 }
 
-const fn shorts() -> [u16; 1 << SHORT] {
-    let codes = codes();
-    let mut out = [0; 1 << SHORT];
-    let mut byte = 0;
-    while byte < 256 {
-        let (code, length) = codes[byte];
-        if length <= SHORT {
-            let free = SHORT - length;
-            let mut rest = 0;
-            while rest < 1 << free {
-                out[(code << free) as usize | rest] = (byte as u16) << 8 | length as u16;
-                rest += 1;
-            }
+const fn pairs() -> [Pair; 1 << WINDOW] {
+    let (codes, in_order) = (codes(), in_order());
+    let mut out = [Pair(0); 1 << WINDOW];
+    let mut place = 0;
+    while place < 256 {
+        let first = in_order[place] as usize;
+        let (code, length) = codes[first];
+        if length > WINDOW {
+            break;
         }
-        byte += 1;
+        let left = WINDOW - length;
+        fill(&mut out, code << left, left, Pair::new(first, 0, 1, length));
+        let mut next = 0;
+        while next < 256 {
+            let second = in_order[next] as usize;
+            let (more, longer) = codes[second];
+            if longer > left {
+                break;
+            }
+            let free = left - longer;
+            fill(&mut out, code << left | more << free, free, Pair::new(first, second, 2, length + longer));
+            next += 1;
+        }
+        place += 1;
     }
     out
+}
+
+/// Sets all that begin as `from` does, but for the last `free` bits.
+const fn fill(out: &mut [Pair; 1 << WINDOW], from: u32, free: u8, pair: Pair) {
+    let mut rest = 0;
+    while rest < 1 << free {
+        out[from as usize | rest] = pair;
+        rest += 1;
+    }
 }
 
 const fn in_order() -> [u8; 256] {
@@ -111,20 +161,20 @@ const fn in_order() -> [u8; 256] {
     out
 }
 
-const fn longs() -> [Long; (LONGEST - SHORT) as usize] {
+const fn by_length() -> [Codes; (LONGEST - SHORTEST + 1) as usize] {
     let (codes, in_order) = (codes(), in_order());
-    let mut out = [Long { length: LONGEST, last: 0, first: 0, place: 0 }; (LONGEST - SHORT) as usize];
+    let mut out = [Codes { length: LONGEST, last: 0, first: 0, place: 0 }; (LONGEST - SHORTEST + 1) as usize];
+    let mut seen = 0;
     let mut place = 0;
     while place < 256 {
         let (code, length) = codes[in_order[place] as usize];
-        if length > SHORT {
-            let long = &mut out[(length - SHORT - 1) as usize];
-            if long.last == 0 {
-                *long = Long { length, last: 0, first: code, place: place as u8 };
-            }
-            let free = 32 - length as u32;
-            long.last = code << free | ((1 << free) - 1);
+        let of = &mut out[(length - SHORTEST) as usize];
+        if length != seen {
+            *of = Codes { length, last: 0, first: code, place: place as u8 };
+            seen = length;
         }
+        let free = 32 - length as u32;
+        of.last = code << free | ((1 << free) - 1);
         place += 1;
     }
     out

@@ -76,7 +76,7 @@ impl Engine {
         }
         if stream.remote_closed {
             let trailers = stream.received.trailers.take();
-            return Poll::Ready(trailers.map_or(Piece::End, Piece::Trailers));
+            return Poll::Ready(trailers.map_or(Piece::End, |trailers| Piece::Trailers(*trailers)));
         }
         renew(&mut stream.reader, waker);
         Poll::Pending

@@ -176,7 +176,7 @@ impl Stream {
             if message.status.is_some() || !end_stream {
                 return Err("a second response, or trailers that don't end the stream");
             }
-            self.received.trailers = Some(message.fields);
+            self.received.trailers = Some(Box::new(message.fields));
             return Ok(());
         }
         let status = message.status.ok_or("a response without :status")?;

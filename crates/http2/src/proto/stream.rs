@@ -31,7 +31,8 @@ pub(crate) type Head = (StatusCode, HeaderMap);
 pub(crate) struct Received {
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// Few have any: boxed, since this is handed on.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
 }
 
 impl Received {
@@ -165,11 +166,12 @@ impl Store {
     }
 
     /// Drops the entry.
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Stream> {
-        self.get(key)?;
-        let stream = self.places.get_mut(key.place)?.take();
-        self.free.push(key.place);
-        stream
+    pub(crate) fn remove(&mut self, key: Key) {
+        let Some(slot) = self.places.get_mut(key.place) else { return };
+        if slot.as_ref().is_some_and(|stream| stream.id == key.id) {
+            *slot = None;
+            self.free.push(key.place);
+        }
     }
 
     pub(crate) fn keys(&self) -> Vec<Key> {
