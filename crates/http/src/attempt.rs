@@ -133,12 +133,12 @@ impl Client {
         parts: &Parts,
         body: &mut Body,
         key: &Key,
-        lease: Option<Lease<Manager>>,
+        lease: Option<Box<Lease<Manager>>>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
         let started = clock::now();
         let lease = match lease {
-            Some(lease) => lease,
+            Some(lease) => *lease,
             None => self.pool().acquire(key).await.map_err(|error| placed(error, key))?,
         };
         let joined = lease.joined();

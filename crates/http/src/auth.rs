@@ -32,7 +32,7 @@ fn sensitive(text: &str) -> Result<HeaderValue> {
 /// Credentials in a URL become a field: they are never sent as a part of it.
 pub(crate) fn from_uri(parts: &mut Parts) -> Result<()> {
     let Some(authority) = parts.uri.authority() else { return Ok(()) };
-    let Some(at) = memchr::memrchr(b'@', authority.as_str().as_bytes()) else { return Ok(()) };
+    let Some(at) = authority.as_str().bytes().rposition(|byte| byte == b'@') else { return Ok(()) };
     let (user, host) = (&authority.as_str()[..at], &authority.as_str()[at + 1..]);
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     let decode = |text: &str| portolan_core::percent_decode(text).unwrap_or_else(|_| text.to_owned());

@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use portolan_core::observe::{Facts, Probe, Semantics};
-use portolan_core::{Connector, Error, Phase, Result, Timeouts, clock};
+use portolan_core::{Connector, Credentials, Error, Phase, Result, Timeouts, clock};
 use portolan_pool::{Metrics, Pool, Retry};
 
 use crate::alt_svc::AltSvcCache;
@@ -161,7 +161,7 @@ impl Client {
         if self.0.layers.is_empty() {
             return self.follow(&mut request).await;
         }
-        Next { client: self, layers: &self.0.layers }.run(*request).await
+        Box::pin(Next { client: self, layers: &self.0.layers }.run(*request)).await
     }
 
     /// The way to servers.
@@ -353,10 +353,18 @@ impl Client {
     /// One request, and once more with the answer to a challenge where the caller gave credentials for one.
     async fn authorized(&self, request: &mut Request, timeouts: &Timeouts) -> Result<Response> {
         let credentials = request.options.more.as_ref().and_then(|more| more.digest.clone());
-        let Some(credentials) = credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION))
-        else {
-            return self.expecting(request, timeouts).await;
-        };
+        match credentials.filter(|_| !request.parts.headers.contains_key(header::AUTHORIZATION)) {
+            None => self.expecting(request, timeouts).await,
+            Some(credentials) => Box::pin(self.challenged(request, timeouts, &credentials)).await,
+        }
+    }
+
+    async fn challenged(
+        &self,
+        request: &mut Request,
+        timeouts: &Timeouts,
+        credentials: &Credentials,
+    ) -> Result<Response> {
         let body = request.body.try_clone();
         let mut response = self.expecting(request, timeouts).await?;
         for turn in 0..2 {
@@ -368,7 +376,7 @@ impl Client {
                 break;
             }
             let target = request.parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-            let answer = digest.authorize(&credentials, &request.parts.method, &target, body.as_bytes())?;
+            let answer = digest.authorize(credentials, &request.parts.method, &target, body.as_bytes())?;
             request.parts.headers.insert(header::AUTHORIZATION, answer.value().clone());
             request.body = body;
             response = self.expecting(request, timeouts).await?;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use http::Uri;
 use http::uri::Scheme;
 use portolan_core::{Error, Result};
@@ -46,10 +47,37 @@ impl IntoUri for &String {
 /// Parses a URL. A space or a letter beyond ASCII in the path or the query is encoded, as browsers do.
 pub(crate) fn parse(text: &str) -> Result<Uri> {
     let text = without_fragment(text);
-    let parsed =
-        if text.bytes().all(|byte| PLAIN[usize::from(byte)]) { text.parse() } else { encoded(text.trim()).parse() };
+    let plain = text.bytes().all(|byte| PLAIN[usize::from(byte)]);
+    let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim()).parse() };
     // Never quote the text: it may hold a password.
     parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
+}
+
+/// What a URL is held in that is no longer than most: in one piece of memory with the count of those who share it.
+struct Short {
+    text: [u8; Self::MOST],
+    len: usize,
+}
+
+impl Short {
+    const MOST: usize = 120;
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+fn shared(text: &str) -> Bytes {
+    let mut short = Short { text: [0; Short::MOST], len: text.len() };
+    match short.text.get_mut(..text.len()) {
+        Some(room) => {
+            room.copy_from_slice(text.as_bytes());
+            Bytes::from_owner(short)
+        }
+        None => Bytes::copy_from_slice(text.as_bytes()),
+    }
 }
 
 /// A field's value as the text of a URL: what is no UTF-8 is kept octet by octet.

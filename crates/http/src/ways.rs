@@ -50,6 +50,14 @@ impl Ways {
         }
     }
 
+    /// The key, where there is one way, neither left to a proxy nor told of by HTTPS records.
+    fn alone(self, client: &Client) -> std::result::Result<Key, Box<Self>> {
+        match self {
+            Self::One(key) if key.forwards.is_none() && !client.has_records(&key) => Ok(key),
+            ways => Err(Box::new(ways)),
+        }
+    }
+
     /// The key of the origin, if HTTPS records may lead elsewhere: what the server itself told goes before.
     fn of_records(&self) -> Option<&Key> {
         match self {
@@ -68,18 +76,25 @@ impl Client {
         more: Option<&More>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
-        match self.ways(parts, more)? {
-            Ways::One(key) if key.forwards.is_some() => Box::pin(self.by_forwarding(&key, parts, body, timeouts)).await,
-            Ways::One(key) if !self.has_records(&key) => self.once(parts, body, &key, None, timeouts).await,
-            ways => {
-                if let Some(key) = ways.of_records().filter(|key| self.has_records(key))
-                    && let Some(result) = Box::pin(self.by_records(key, parts, body, timeouts)).await
-                {
-                    return result;
-                }
-                Box::pin(self.by_several(ways, parts, body, timeouts)).await
-            }
+        match self.ways(parts, more)?.alone(self) {
+            Ok(key) => self.once(parts, body, &key, None, timeouts).await,
+            // What is rare is boxed: a future is moved about, and as large as its largest branch.
+            Err(ways) => Box::pin(self.by_other_ways(*ways, parts, body, timeouts)).await,
         }
+    }
+
+    async fn by_other_ways(&self, ways: Ways, parts: &Parts, body: &mut Body, timeouts: &Timeouts) -> Result<Response> {
+        if let Ways::One(key) = &ways
+            && key.forwards.is_some()
+        {
+            return self.by_forwarding(key, parts, body, timeouts).await;
+        }
+        if let Some(key) = ways.of_records().filter(|key| self.has_records(key))
+            && let Some(result) = Box::pin(self.by_records(key, parts, body, timeouts)).await
+        {
+            return result;
+        }
+        self.by_several(ways, parts, body, timeouts).await
     }
 
     /// Left to a proxy; by a tunnel through it, where it wants a login that only those have.
@@ -116,9 +131,9 @@ impl Client {
             Ways::Raced { h3, other, told } => {
                 let (lease, won) = self.race(&h3, &other, &parts.uri, told.as_ref()).await?;
                 if !won {
-                    return self.once(parts, body, &other, Some(lease), timeouts).await;
+                    return self.once(parts, body, &other, Some(Box::new(lease)), timeouts).await;
                 }
-                match self.once(parts, body, &h3, Some(lease), timeouts).await {
+                match self.once(parts, body, &h3, Some(Box::new(lease)), timeouts).await {
                     // RFC 7838 6: the alternative is none for this origin.
                     Ok(response) if response.status() == StatusCode::MISDIRECTED_REQUEST && body.is_replayable() => {
                         drop(response);

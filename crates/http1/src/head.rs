@@ -55,8 +55,7 @@ pub(crate) fn encode(
     if !parts.headers.contains_key(header::HOST) {
         let authority = parts.uri.authority().ok_or_else(|| usage("a request without a host"))?;
         field_name(&header::HOST, options.title_case, out);
-        let host = authority.as_str();
-        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        let host = without_user(authority.as_str());
         let default = match parts.uri.scheme_str() {
             Some("https" | "wss") => ":443",
             _ => ":80",
@@ -97,6 +96,12 @@ pub(crate) fn encode(
     Ok(asked)
 }
 
+/// RFC 9110 4.2.4: user information is not sent.
+fn without_user(authority: &str) -> &str {
+    let at = authority.bytes().rposition(|byte| byte == b'@');
+    at.and_then(|at| authority.get(at + 1..)).unwrap_or(authority)
+}
+
 /// RFC 9110 8.6: a method that usually has a body says that it has none.
 fn says_zero(parts: &Parts) -> bool {
     matches!(parts.method, Method::POST | Method::PUT | Method::PATCH)
@@ -127,10 +132,9 @@ fn target(parts: &Parts, proxied: bool, out: &mut BytesMut) -> Result<()> {
             let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
                 return Err(usage("an absolute form without scheme and host"));
             };
-            let authority = authority.as_str();
             out.put_slice(scheme.as_bytes());
             out.put_slice(b"://");
-            out.put_slice(authority.rsplit_once('@').map_or(authority, |(_, host)| host).as_bytes());
+            out.put_slice(without_user(authority.as_str()).as_bytes());
         }
         match uri.path_and_query() {
             // RFC 9112 3.2.4: `OPTIONS *`.

@@ -67,8 +67,11 @@ fn unfold(mut coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
     let mut written = 0usize;
     while let Some(slots) = room.get_mut(written..written.wrapping_add(2)) {
         let pair = Pair::first(held);
-        let (bytes, count, length) = if pair.length().wrapping_sub(1) < bits {
-            (pair.bytes(), pair.count(), pair.length())
+        let mut length = pair.length();
+        // A length of zero wraps around.
+        if length.wrapping_sub(1) < bits {
+            slots.copy_from_slice(&pair.bytes());
+            written = written.wrapping_add(pair.count());
         } else if bits < 32 && !coded.is_empty() {
             bits = refill(&mut coded, &mut held, bits);
             continue;
@@ -76,11 +79,11 @@ fn unfold(mut coded: &[u8], room: &mut [u8]) -> Result<usize, Invalid> {
             // The end, filled up by fewer than eight ones (RFC 7541 5.2).
             return Ok(written);
         } else {
-            let (byte, length) = one(held, bits)?;
-            ([byte, 0], 1, length)
-        };
-        slots.copy_from_slice(&bytes);
-        written = written.wrapping_add(count);
+            let (byte, own) = one(held, bits)?;
+            slots.copy_from_slice(&[byte, 0]);
+            written = written.wrapping_add(1);
+            length = own;
+        }
         bits = bits.wrapping_sub(length);
         held = held.wrapping_shl(length);
     }
@@ -104,6 +107,7 @@ fn refill(coded: &mut &[u8], held: &mut u64, bits: u32) -> u32 {
 }
 
 /// One byte, where two are not at hand: at the end, and where its code is long. The end mark is none.
+#[inline(never)]
 fn one(held: u64, bits: u32) -> Result<(u8, u32), Invalid> {
     let start = low_u32(held >> 32);
     let codes = table::BY_LENGTH.iter().find(|codes| start <= codes.last).ok_or(Invalid)?;

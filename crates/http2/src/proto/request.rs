@@ -146,7 +146,8 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str> {
         },
     };
     // RFC 9113 8.3.1: user information has no place in :authority.
-    Ok(said.rsplit_once('@').map_or(said, |(_, host)| host))
+    let at = said.bytes().rposition(|byte| byte == b'@');
+    Ok(at.and_then(|at| said.get(at.saturating_add(1)..)).unwrap_or(said))
 }
 
 fn path<'a>(method: &Method, uri: &'a Uri) -> &'a str {
