@@ -287,20 +287,17 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
-    let body = Watched { body, progress: progress.clone() };
-    // Boxed by itself: two pieces of up to 1 KiB are what allocators have at hand, one of twice that is not.
     match &*lease {
         Conn::H2(conn) => {
-            let response = {
-                let mut work = Box::pin(conn.send.send_parts(parts, body));
-                patient(first_byte, progress.as_deref(), work.as_mut()).await?
-            };
+            let response = conn.send.send_parts_within(parts, body, first_byte).await?;
             let (head, body) = response.into_parts();
             Ok((head, Incoming::h2(body, lease, idle)))
         }
         Conn::H3(conn) => {
+            let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
+            let body = Watched { body, progress: progress.clone() };
             let response = {
+                // Boxed by itself: two pieces of up to 1 KiB are what allocators have at hand, one of twice that is not.
                 let mut work = Box::pin(conn.send.send_parts(parts, body));
                 patient(first_byte, progress.as_deref(), work.as_mut()).await?
             };

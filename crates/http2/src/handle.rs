@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -21,7 +21,7 @@ use crate::proto::request::RequestHead;
 use crate::proto::send::Opened;
 use crate::proto::settings::PeerSettings;
 use crate::proto::slots::Ticket;
-use crate::proto::stream::{Head, Key};
+use crate::proto::stream::{Due, Head, Key};
 use crate::shared::Shared;
 use crate::upload::Sending;
 
@@ -82,8 +82,24 @@ impl SendRequest {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.send_parts_within(parts, body, None).await
+    }
+
+    /// The same for a response that must begin within `first_byte`, a stretch that begins anew as long as the body moves: else the
+    /// request is cancelled, and the error is a timeout of [`Phase::FirstByte`].
+    pub async fn send_parts_within<B>(
+        &self,
+        parts: &Parts,
+        body: B,
+        first_byte: Option<Duration>,
+    ) -> Result<Response<RecvBody>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
         let end = body.is_end_stream() && parts.method != Method::CONNECT;
-        let key = self.open(parts, end, body.size_hint().exact()).await?;
+        let key = self.open(parts, end, body.size_hint().exact(), first_byte).await?;
         let mut pending = Pending { shared: Some(&self.shared), key, hold: None };
         if !end {
             let held = if expects(parts) {
@@ -103,24 +119,17 @@ impl SendRequest {
         pending.response(parts.extensions.get::<OnInformational>()).await
     }
 
-    async fn open(&self, parts: &Parts, end: bool, length: Option<u64>) -> Result<Key> {
+    async fn open(&self, parts: &Parts, end: bool, length: Option<u64>, first_byte: Option<Duration>) -> Result<Key> {
         let head = RequestHead::new(parts, length)?;
         let mut place = Place { shared: &self.shared, ticket: None };
-        poll_fn(|cx| {
-            let opened = self.shared.with(|engine| engine.open(&head, end, place.ticket, cx.waker()));
-            match opened {
-                Ok(Opened::Stream(key)) => {
-                    place.ticket = None;
-                    Poll::Ready(Ok(key))
-                }
-                Ok(Opened::Wait(ticket)) => {
-                    place.ticket = Some(ticket);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(error)),
+        match poll_fn(|cx| Poll::Ready(place.poll(&head, end, first_byte, cx))).await {
+            Poll::Ready(opened) => opened,
+            // Boxed: few have to wait.
+            Poll::Pending => {
+                let turn = poll_fn(|cx| place.poll(&head, end, first_byte, cx));
+                Box::pin(clock::within(first_byte, Phase::FirstByte, turn)).await
             }
-        })
-        .await
+        }
     }
 
     /// Sends a PING and gives the time until its answer. Dropping the future forgets it.
@@ -186,6 +195,29 @@ impl SendRequest {
 struct Place<'a> {
     shared: &'a Shared,
     ticket: Option<Ticket>,
+}
+
+impl Place<'_> {
+    fn poll(
+        &mut self,
+        head: &RequestHead<'_>,
+        end: bool,
+        first_byte: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Key>> {
+        let due = first_byte.and_then(|limit| Due::after(limit, clock::now()));
+        match self.shared.with(|engine| engine.open(head, end, due, self.ticket, cx.waker())) {
+            Ok(Opened::Stream(key)) => {
+                self.ticket = None;
+                Poll::Ready(Ok(key))
+            }
+            Ok(Opened::Wait(ticket)) => {
+                self.ticket = Some(ticket);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
 }
 
 impl Drop for Place<'_> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, Empty, StreamBody};
-use portolan_core::{Delivery, Kind};
+use portolan_core::{Delivery, Kind, Phase};
 use portolan_http2::ext::{OnInformational, Protocol};
 use portolan_http2::{Code, Event, Options, State};
 use support::*;
@@ -610,6 +610,52 @@ async fn keepalive_asks_an_idle_peer_and_gives_up_a_silent_one() {
     assert_eq!((error.kind(), error.delivery()), (Kind::Timeout, Delivery::Unknown));
     assert!(client.is_closed(), "closed before the waiter woke");
     assert!(driver.await.unwrap().unwrap_err().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_does_not_begin_in_time_is_given_up_alone() {
+    let (client, _driver, mut peer) = ready(Options::new(), &[]).await;
+    let call = |limit| {
+        let (client, (parts, body)) = (client.clone(), get("/").into_parts());
+        tokio::spawn(async move { client.send_parts_within(&parts, body, Some(Duration::from_secs(limit))).await })
+    };
+    let (slow, patient) = (call(1), call(5));
+    assert_eq!((peer.request().await.0, peer.request().await.0), (1, 3));
+    let reset = peer.until(RST_STREAM).await;
+    assert_eq!((reset.id, reset.u32()), (1, Code::CANCEL.value()));
+    let error = slow.await.unwrap().unwrap_err();
+    let said = (error.kind(), error.phase(), error.delivery());
+    assert_eq!(said, (Kind::Timeout, Some(Phase::FirstByte), Delivery::Unknown));
+    // The bound is one for the beginning: a body may come late.
+    peer.headers(3, 0, &[(":status", "200")]).await;
+    let body = patient.await.unwrap().unwrap().into_body();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    peer.send(DATA, END_STREAM, 3, b"late").await;
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "late");
+    // Whoever waits for a stream waits no longer either.
+    peer.settings(&[(3, 0)]).await;
+    peer.until(SETTINGS).await;
+    let error = call(1).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Some(Phase::FirstByte)));
+    assert_eq!((client.status().active, client.status().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_may_be_late_as_long_as_the_body_moves() {
+    let (client, _driver, mut peer) = ready(Options::new(), &[(4, 10)]).await;
+    let started = tokio::time::Instant::now();
+    let (parts, body) = post("/", vec![7; 100]).into_parts();
+    let sender = client.clone();
+    let call = tokio::spawn(async move { sender.send_parts_within(&parts, body, Some(Duration::from_secs(1))).await });
+    peer.request().await;
+    for _ in 0..5 {
+        assert_eq!(peer.next().await.payload.len(), 10);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        peer.send(WINDOW_UPDATE, 0, 1, &10u32.to_be_bytes()).await;
+    }
+    peer.until(RST_STREAM).await;
+    assert_eq!(call.await.unwrap().unwrap_err().phase(), Some(Phase::FirstByte));
+    assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

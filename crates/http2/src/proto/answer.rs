@@ -4,9 +4,11 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use portolan_core::{Delivery, Error, Phase};
+use portolan_core::clock::Instant;
+use portolan_core::{Delivery, Error, Kind, Phase};
 
 use super::Engine;
+use super::code::Code;
 use super::failure::{Failure, PROTOCOL};
 use super::stream::{Head, Key, Received};
 
@@ -60,6 +62,26 @@ impl Engine {
         }
         renew(&mut stream.reader, waker);
         Poll::Pending
+    }
+
+    /// Resets the streams whose responses should have begun, and looks when the next one should.
+    pub(crate) fn give_up_overdue(&mut self, now: Instant) {
+        self.first_due = None;
+        for key in self.streams.keys() {
+            let Some(stream) = self.streams.get(key).filter(|stream| !stream.head_seen) else { continue };
+            let Some(mut due) = stream.due else { continue };
+            if due.at <= now {
+                if !std::mem::take(&mut stream.moved) {
+                    let message = format!("{} took longer than {:?}", Phase::FirstByte, due.limit);
+                    let failure = Failure::new(Kind::Timeout, message).with_delivery(Delivery::Unknown);
+                    self.reset(key, Code::CANCEL, failure);
+                    continue;
+                }
+                due.at = now.checked_add(due.limit).unwrap_or(due.at);
+                stream.due = Some(due);
+            }
+            self.first_due = self.first_due.into_iter().chain([due.at]).min();
+        }
     }
 
     pub(crate) fn poll_body(&mut self, key: Key, waker: &Waker) -> Poll<Piece> {

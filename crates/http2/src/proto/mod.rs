@@ -123,6 +123,8 @@ pub(crate) struct Engine {
     pub(crate) closing: bool,
     /// Living handles that can open streams.
     pub(crate) handles: usize,
+    /// No response is due before this: one timer for all of them, which may ring for none.
+    pub(crate) first_due: Option<Instant>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) driver: Option<Waker>,
     /// Those whose upload waits for the connection's window or for room in the output.
@@ -160,6 +162,7 @@ impl Engine {
             failure: None,
             closing: false,
             handles: 0,
+            first_due: None,
             events: VecDeque::new(),
             driver: None,
             blocked: Vec::new(),

@@ -102,10 +102,14 @@ impl Engine {
 
     /// When [`on_timeout`](Self::on_timeout) must be called.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let keepalive = self.config.keepalive?;
         if self.failure.is_some() {
             return None;
         }
+        self.keepalive_due().into_iter().chain(self.first_due).min()
+    }
+
+    fn keepalive_due(&self) -> Option<Instant> {
+        let keepalive = self.config.keepalive?;
         match self.pings.keepalive_sent() {
             // Whatever is heard shows that the peer lives.
             Some(sent) => Some(sent.max(self.pings.last_heard) + keepalive.timeout),
@@ -114,10 +118,13 @@ impl Engine {
         }
     }
 
-    /// Time has passed: an idle peer is asked, one that doesn't answer is given up.
+    /// Time has passed: responses that are overdue are given up, an idle peer is asked, and one that doesn't answer given up.
     pub(crate) fn on_timeout(&mut self, now: Instant) {
+        if self.first_due.is_some_and(|due| due <= now) {
+            self.give_up_overdue(now);
+        }
         let Some(keepalive) = self.config.keepalive else { return };
-        if self.next_timeout().is_none_or(|due| due > now) {
+        if self.failure.is_some() || self.keepalive_due().is_none_or(|due| due > now) {
             return;
         }
         if self.pings.keepalive_sent().is_none() {

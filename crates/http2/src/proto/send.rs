@@ -11,7 +11,7 @@ use super::failure::{Failure, PROTOCOL};
 use super::flow::{RecvWindow, SendWindow};
 use super::request::{self, RequestHead};
 use super::slots::Ticket;
-use super::stream::{Key, Received, Stream};
+use super::stream::{Due, Key, Received, Stream};
 use super::{Engine, frame};
 
 /// Queued output beyond which uploads wait for the transport.
@@ -36,6 +36,7 @@ impl Engine {
         &mut self,
         head: &RequestHead<'_>,
         end_stream: bool,
+        due: Option<Due>,
         ticket: Option<Ticket>,
         waker: &Waker,
     ) -> Result<Opened> {
@@ -51,14 +52,14 @@ impl Engine {
         if let Some(ticket) = ticket {
             self.slots.leave(ticket);
         }
-        let opened = self.open_now(head, end_stream);
+        let opened = self.open_now(head, end_stream, due);
         // There may be room for the next one too.
         let limit = self.stream_limit();
         self.slots.freed(self.streams.open(), limit, &mut self.wakes);
         opened.map(Opened::Stream)
     }
 
-    fn open_now(&mut self, head: &RequestHead<'_>, end_stream: bool) -> Result<Key> {
+    fn open_now(&mut self, head: &RequestHead<'_>, end_stream: bool, due: Option<Due>) -> Result<Key> {
         if head.protocol.is_some() && !self.peer.enable_connect_protocol {
             return Err(unsent(Kind::Unsupported, "the peer doesn't understand extended CONNECT"));
         }
@@ -79,6 +80,7 @@ impl Engine {
         request::frame_block(start, id, end_stream, max_frame, tail);
         self.queued += (tail.len() - start) as u64;
         self.wake_driver();
+        self.first_due = self.first_due.into_iter().chain(due.map(|due| due.at)).min();
         let mut recv_window = RecvWindow::new(self.config.stream_window);
         recv_window.grow(self.estimator.target());
         Ok(self.streams.insert(Stream {
@@ -102,6 +104,8 @@ impl Engine {
             reader: None,
             writer: None,
             begins_at,
+            due,
+            moved: false,
         }))
     }
 
@@ -141,6 +145,7 @@ impl Engine {
             let count = data.len().min(room).min(self.peer.max_frame_size as usize);
             let last = end && count == data.len();
             stream.send_window.take(count);
+            stream.moved = true;
             self.send_window.take(count);
             let part = data.split_to(count);
             let flags = if last { frame::END_STREAM } else { 0 };

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode};
+use portolan_core::clock::Instant;
 use portolan_core::{BoxError, Delivery};
 
 use super::failure::Failure;
@@ -103,6 +105,24 @@ pub(crate) struct Stream {
     pub(crate) writer: Option<Waker>,
     /// How many bytes the connection had queued before this stream's HEADERS.
     pub(crate) begins_at: u64,
+    /// When its response must have begun.
+    pub(crate) due: Option<Due>,
+    /// Whether anything of its body was sent since that was last looked at.
+    pub(crate) moved: bool,
+}
+
+/// A bound for the beginning of a response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) at: Instant,
+    pub(crate) limit: Duration,
+}
+
+impl Due {
+    /// None where the clock doesn't reach so far.
+    pub(crate) fn after(limit: Duration, now: Instant) -> Option<Self> {
+        now.checked_add(limit).map(|at| Self { at, limit })
+    }
 }
 
 impl Stream {

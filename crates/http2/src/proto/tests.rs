@@ -21,7 +21,7 @@ fn engine() -> (Engine, Vec<Key>) {
     let (parts, ()) = Request::get("http://example.test/").body(()).unwrap().into_parts();
     let keys = (0..2).map(|_| {
         let head = RequestHead::new(&parts, None).unwrap();
-        match engine.open(&head, false, None, Waker::noop()).unwrap() {
+        match engine.open(&head, false, None, None, Waker::noop()).unwrap() {
             Opened::Stream(key) => key,
             Opened::Wait(_) => panic!("there is room"),
         }
