@@ -44,10 +44,12 @@ struct Inner {
     pool: Pool<Manager>,
     settings: Settings,
     layers: Vec<Arc<dyn Layer>>,
-    /// By the URL's own text: two cases of one name lead to equal keys.
-    keys: Mutex<HashMap<Box<str>, Vec<(Place, Key)>>>,
+    keys: Mutex<Keys>,
     broken: Broken,
 }
+
+/// Keys at hand, by the URL's own text: two cases of one name lead to equal keys.
+type Keys = HashMap<Box<str>, Vec<(Place, Key)>>;
 
 /// Which of the keys of an authority.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -320,9 +320,7 @@ impl<M: Manage> Inner<M> {
         if books.closed {
             return Err(Error::closed("the pool is closed").with_phase(Phase::Pool).with_delivery(Delivery::NotSent));
         }
-        let (manager, options) = (&self.manager, &self.options);
-        let (fit, share) = (|c: &mut M::Conn| manager.is_fit(c), |c: &M::Conn| manager.share(c));
-        let turn = books.turn(key, options, called.is_some(), manager.is_shared(key), fit, share, &mut trash);
+        let turn = books.turn(key, &self.options, &self.manager, called.is_some(), &mut trash);
         let begun = match turn {
             Turn::Use(conn, tag, shared) => {
                 let (pool, key) = (self.clone(), key.clone());
@@ -505,7 +503,7 @@ impl<M: Manage> Drop for Lease<M> {
             self.tag.live.unwatch();
             books.release(&self.key, false);
         } else if !closed && !books.reaper.as_ref().is_some_and(Reaper::is_there) {
-            books.reaper = Reaper::new(&pool, books.runtime.as_ref());
+            books.reaper = Reaper::new(&self.pool, books.runtime.as_ref());
         }
         let next = if closed { None } else { books.next_waiter(&self.key, full) };
         drop(books);

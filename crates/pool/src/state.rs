@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::liveness::{Life, Liveness};
 use crate::once::Once;
 use crate::options::PoolOptions;
+use crate::pool::Manage;
 use crate::reaper::Reaper;
 
 /// Keys of which nothing is left that are kept before they are looked through.
@@ -173,10 +174,8 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         &mut self,
         key: &K,
         options: &PoolOptions,
+        manager: &impl Manage<Key = K, Conn = C>,
         called: bool,
-        single_flight: bool,
-        mut fit: impl FnMut(&mut C) -> bool,
-        share: impl Fn(&C) -> Option<C>,
         trash: &mut Vec<C>,
     ) -> Turn<C> {
         let now = clock::now();
@@ -189,7 +188,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         let bucket = self.buckets.entry(key.clone()).or_default();
         for shared in &mut bucket.shared {
             if shared.leases < shared.capacity
-                && let Some(conn) = share(&shared.conn)
+                && let Some(conn) = manager.share(&shared.conn)
             {
                 shared.leases += 1;
                 shared.tag.uses += 1;
@@ -200,7 +199,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         }
         // The one used last is the likeliest to be alive.
         while let Some(mut idle) = bucket.idle.pop_back() {
-            if stale(&idle.tag, idle.since, options, now).is_none() && fit(&mut idle.conn) {
+            if stale(&idle.tag, idle.since, options, now).is_none() && manager.is_fit(&mut idle.conn) {
                 idle.tag.uses += 1;
                 self.metrics.leases += 1;
                 self.metrics.reused += 1;
@@ -212,7 +211,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
             self.open -= 1;
             self.metrics.dead += 1;
         }
-        if single_flight && bucket.making > 0 {
+        if bucket.making > 0 && manager.is_shared(key) {
             return Turn::Wait;
         }
         if bucket.open >= options.per_key {
@@ -317,8 +316,12 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         if let Some((_, waiter)) = self.buckets.get_mut(key).and_then(|bucket| bucket.waiters.pop_front()) {
             return Some(waiter);
         }
-        let waiting = self.buckets.iter().filter(|_| total_was_full);
-        let first = waiting
+        if !total_was_full {
+            return None;
+        }
+        let first = self
+            .buckets
+            .iter()
             .filter_map(|(key, bucket)| Some((bucket.waiters.front()?.0, key.clone())))
             .min_by_key(|(id, _)| *id);
         let (_, key) = first?;
