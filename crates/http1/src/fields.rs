@@ -158,9 +158,10 @@ mod tests {
             for at in 0..head.len() {
                 for byte in 0..=255u8 {
                     let (before, after) = head.split_at(at);
-                    let changed = [before, &[byte], &after[1..]].concat();
+                    let rest = after.get(1..).unwrap_or_default();
+                    let changed = [before, &[byte], rest].concat();
                     let inserted = [before, &[byte], after].concat();
-                    let removed = [before, &after[1..]].concat();
+                    let removed = [before, rest].concat();
                     for text in [changed, inserted, removed] {
                         let ours = ours(&text);
                         *(if ours.is_some() { &mut read } else { &mut refused }) += 1;

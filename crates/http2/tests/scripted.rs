@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, Empty, StreamBody};
-use portolan_core::{Delivery, Kind, Phase};
+use portolan_core::{Delivery, Kind, Phase, clock};
 use portolan_http2::ext::{OnInformational, Protocol};
 use portolan_http2::{Code, Event, Options, State};
 use support::*;
@@ -629,7 +629,7 @@ async fn a_response_that_does_not_begin_in_time_is_given_up_alone() {
     // The bound is one for the beginning: a body may come late.
     peer.headers(3, 0, &[(":status", "200")]).await;
     let body = patient.await.unwrap().unwrap().into_body();
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    clock::sleep(Duration::from_secs(10)).await;
     peer.send(DATA, END_STREAM, 3, b"late").await;
     assert_eq!(body.collect().await.unwrap().to_bytes(), "late");
     // Whoever waits for a stream waits no longer either.
@@ -643,14 +643,14 @@ async fn a_response_that_does_not_begin_in_time_is_given_up_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_response_may_be_late_as_long_as_the_body_moves() {
     let (client, _driver, mut peer) = ready(Options::new(), &[(4, 10)]).await;
-    let started = tokio::time::Instant::now();
+    let started = clock::now();
     let (parts, body) = post("/", vec![7; 100]).into_parts();
     let sender = client.clone();
     let call = tokio::spawn(async move { sender.send_parts_within(&parts, body, Some(Duration::from_secs(1))).await });
     peer.request().await;
     for _ in 0..5 {
         assert_eq!(peer.next().await.payload.len(), 10);
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        clock::sleep(Duration::from_millis(600)).await;
         peer.send(WINDOW_UPDATE, 0, 1, &10u32.to_be_bytes()).await;
     }
     peer.until(RST_STREAM).await;
