@@ -8,8 +8,7 @@
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
 //!   ways with progress; bounds for every phase, timings of each; middleware, tower services;
 //!   requests signed as they go out, for AWS among others (feature `sigv4`); a face without `async` (feature `blocking`).
-//! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push, international host
-//!   names (write them in punycode).
+//! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push.
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
 //!   proxies; the servers of hyper, h2 and h3, and scripted peers that break the rules.
 //! - **Security**: the connector's address policy sees each address, redirects and alternatives included; credentials and cookies stay

@@ -48,7 +48,7 @@ impl IntoUri for &String {
 pub(crate) fn parse(text: &str) -> Result<Uri> {
     let text = without_fragment(text);
     let plain = text.bytes().all(|byte| PLAIN[usize::from(byte)]);
-    let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim()).parse() };
+    let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim())?.parse() };
     // Never quote the text: it may hold a password.
     parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
 }
@@ -121,11 +121,12 @@ const fn is_unwise(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
-fn encoded(text: &str) -> String {
+fn encoded(text: &str) -> Result<String> {
     let start = text.find("://").map_or(0, |at| at + 3);
     let path = text[start..].find(['/', '?']).map_or(text.len(), |at| start + at);
     let mut out = String::with_capacity(text.len() + 16);
-    out.push_str(&text[..path]);
+    out.push_str(&text[..start]);
+    push_authority(&text[start..path], &mut out)?;
     for byte in text[path..].bytes() {
         // A control character stays, and is refused.
         if byte == b' ' || byte >= 0x80 || is_unwise(byte) {
@@ -134,7 +135,67 @@ fn encoded(text: &str) -> String {
             out.push(char::from(byte));
         }
     }
-    out
+    Ok(out)
+}
+
+/// User, host and port; what is beyond ASCII in the first is encoded, and in the second becomes punycode.
+fn push_authority(authority: &str, out: &mut String) -> Result<()> {
+    if authority.is_ascii() {
+        out.push_str(authority);
+        return Ok(());
+    }
+    let (user, place) = match authority.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, authority),
+    };
+    if let Some(user) = user {
+        user.bytes().for_each(|byte| if byte.is_ascii() { out.push(char::from(byte)) } else { percent(byte, out) });
+        out.push('@');
+    }
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (place, None),
+    };
+    out.push_str(&punycode(host)?);
+    if let Some(port) = port {
+        out.push(':');
+        out.push_str(port);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "idn")]
+use self::idn::punycode;
+#[cfg(not(feature = "idn"))]
+use self::no_idn::punycode;
+
+#[cfg(feature = "idn")]
+mod idn {
+    use portolan_core::{Error, Result};
+
+    /// A host as browsers make it (UTS 46).
+    pub(super) fn punycode(host: &str) -> Result<String> {
+        match idna::domain_to_ascii(host) {
+            // What maps to other than a host's letters could end it.
+            Ok(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')) => {
+                Ok(name)
+            }
+            Ok(_) => Err(Error::usage("a URL whose host is no name")),
+            Err(error) => Err(Error::usage("a URL whose host is no name").with_source(error)),
+        }
+    }
+}
+
+#[cfg(not(feature = "idn"))]
+mod no_idn {
+    use portolan_core::{Error, Result};
+
+    pub(super) fn punycode(host: &str) -> Result<String> {
+        if host.is_ascii() {
+            return Ok(host.to_owned());
+        }
+        Err(Error::usage("a host beyond ASCII: write it in punycode, or turn on the feature idn"))
+    }
 }
 
 /// Pairs as a form sends them (WHATWG URL 5.2).
@@ -303,6 +364,26 @@ mod tests {
     fn what_a_url_cannot_hold_is_encoded() {
         assert_eq!(parse("http://a/ä b?q=\"x\"#f").unwrap().to_string(), "http://a/%C3%A4%20b?q=%22x%22");
         assert!(parse("http://a/\r\nx: y").is_err());
+    }
+
+    #[cfg(feature = "idn")]
+    #[test]
+    fn a_host_in_any_script_becomes_what_dns_knows() {
+        for (text, url) in [
+            ("http://Bücher.example/ä", "http://xn--bcher-kva.example/%C3%A4"),
+            ("https://例え.テスト:8443", "https://xn--r8jz45g.xn--zckzah:8443/"),
+            ("http://jö:p@faß.example/", "http://j%C3%B6:p@xn--fa-hia.example/"),
+            ("http://１２７.0.0.1/", "http://127.0.0.1/"),
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), url, "{text}");
+        }
+        // What would map to the end of the host, or to nothing.
+        for bad in
+            ["http://a\u{2048}b.example/", "http://evil\u{ff0f}.example/", "http://\u{ad}/", "http://a\u{ff20}b/"]
+        {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse("http://plain.example/").is_ok());
     }
 
     #[test]
