@@ -157,7 +157,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a peer may take for the first byte of a response. Default 60 s.
+    /// How long a peer may take for the first byte of a response. Default 60 s. Each attempt has it anew: what bounds a request
+    /// that is tried again is [`timeout`](Self::timeout).
     pub fn first_byte_timeout(mut self, limit: impl Into<Limit>) -> Self {
         self.settings.timeouts = self.settings.timeouts.first_byte(limit);
         self

@@ -355,7 +355,7 @@ impl<By> RequestBuilder<By> {
         })
     }
 
-    /// How long the peer may take for the first byte of its response.
+    /// How long the peer may take for the first byte of its response, in each attempt.
     pub fn first_byte_timeout(self, limit: impl Into<Limit>) -> Self {
         self.map(|request| {
             request.options.timeouts = request.options.timeouts.first_byte(limit);
