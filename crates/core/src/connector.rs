@@ -464,6 +464,13 @@ impl ConnectorBuilder {
         self
     }
 
+    /// Opens everything by this, in place of sockets of this machine: a pipe within the process, a recorded conversation. Hops and
+    /// routes don't apply; it resolves and checks addresses by itself ([`DialContext::resolve`]), if it has any.
+    pub fn dial(mut self, dial: impl Dial) -> Self {
+        self.settings.dial = Some(Arc::new(dial));
+        self
+    }
+
     /// Tells this observer what happens on the connections made; repeat for further ones.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.settings.observers.push(observer);
@@ -476,8 +483,11 @@ impl ConnectorBuilder {
         let header = settings.proxy_header.as_ref();
         header.map_or(Ok(()), ProxyHeader::check)?;
         routes.hops().try_for_each(Hop::check)?;
+        let own = settings.dial.clone();
         let chains = |chains: &[Vec<Hop>]| -> Vec<Chain> {
-            if chains.is_empty() {
+            if let Some(dial) = &own {
+                vec![Chain { dial: dial.clone(), hops: 0, forwards: false }]
+            } else if chains.is_empty() {
                 vec![chain(&[], header)]
             } else {
                 chains.iter().map(|hops| chain(hops, header)).collect()

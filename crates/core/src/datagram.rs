@@ -99,7 +99,7 @@ impl Datagram {
             Inner::Relay(io) => std::future::poll_fn(|cx| io.poll_send_to(cx, datagram, &peer.endpoint)).await,
         }
         .map_err(|error| Error::io(Phase::Send, error))?;
-        self.sent(datagram.len());
+        self.sent(datagram);
         Ok(())
     }
 
@@ -114,13 +114,13 @@ impl Datagram {
         self.traffic.as_deref()
     }
 
-    fn sent(&self, bytes: usize) {
+    fn sent(&self, bytes: &[u8]) {
         if let Some(traffic) = &self.traffic {
             traffic.sent(bytes);
         }
     }
 
-    fn received(&self, bytes: usize) {
+    fn received(&self, bytes: &[u8]) {
         if let Some(traffic) = &self.traffic {
             traffic.received(bytes);
         }
@@ -146,7 +146,7 @@ impl Datagram {
             }
         }
         .map_err(|error| Error::io(Phase::Send, error))?;
-        self.sent(datagram.len());
+        self.sent(datagram);
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Datagram {
                 // A relay that names its sources by domain shows zeros: there is nothing to compare.
                 Some(Peer { addr: Some(peer), .. }) if *peer != from && !from.ip().is_unspecified() => {}
                 _ => {
-                    self.received(n);
+                    self.received(buf.get(..n).unwrap_or_default());
                     return Ok((n, from));
                 }
             }
@@ -214,7 +214,7 @@ impl Datagram {
             (Inner::Relay(_), None) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
         if matches!(sent, Poll::Ready(Ok(()))) {
-            self.sent(datagram.len());
+            self.sent(datagram);
         }
         sent
     }
@@ -226,7 +226,9 @@ impl Datagram {
             Inner::Udp(socket) => socket.poll_recv(cx, buf),
             Inner::Relay(io) => io.poll_recv_from(cx, buf).map_ok(|_| ()),
         };
-        self.received(buf.filled().len() - before);
+        if received.is_ready() {
+            self.received(&buf.filled()[before..]);
+        }
         received
     }
 

@@ -92,6 +92,8 @@ pub(crate) struct Settings {
     pub(crate) hop_tls: Tls,
     pub(crate) proxy_header: Option<ProxyHeader>,
     pub(crate) observers: Observers,
+    /// What opens everything, in place of sockets and hops.
+    pub(crate) dial: Option<Arc<dyn Dial>>,
 }
 
 #[derive(Debug, Default)]

@@ -27,6 +27,8 @@ mod stream;
 mod sys;
 mod timeouts;
 mod tls;
+#[cfg(feature = "transcript")]
+pub mod transcript;
 mod url;
 
 pub use connector::{Connector, ConnectorBuilder};

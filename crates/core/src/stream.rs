@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use crate::clock;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::info::{ConnectionInfo, TlsInfo};
-use crate::observe::{Stepping, Traffic};
+use crate::observe::{Said, Stepping, Traffic};
 use crate::secret::Secret;
 use crate::tls::{self, Tls};
 
@@ -37,6 +37,7 @@ pub struct Stream {
     upgrade: Option<Upgrade>,
     traffic: Option<Box<Traffic>>,
     forwards: Option<Arc<[(String, Secret)]>>,
+    pub(crate) played_tls: Option<PlayedTls>,
 }
 
 /// What the connector says about a later STARTTLS.
@@ -45,6 +46,9 @@ pub(crate) struct Upgrade {
     pub(crate) tls: Tls,
     pub(crate) limit: Option<Duration>,
 }
+
+/// TLS that was agreed on when the conversation was recorded: what is replayed is what went inside it.
+pub(crate) type PlayedTls = Arc<dyn Fn() -> Result<TlsInfo> + Send + Sync>;
 
 enum Inner {
     Tcp(TcpStream),
@@ -88,7 +92,8 @@ impl Stream {
     }
 
     fn with_inner(io: Inner, info: ConnectionInfo) -> Self {
-        Self { io, early: Bytes::new(), info: Box::new(info), upgrade: None, traffic: None, forwards: None }
+        let (early, info) = (Bytes::new(), Box::new(info));
+        Self { io, early, info, upgrade: None, traffic: None, forwards: None, played_tls: None }
     }
 
     /// What is known about the connection.
@@ -165,16 +170,22 @@ impl Stream {
             return Err(Error::new(Kind::Protocol, message).with_phase(Phase::Tls));
         }
         let started = clock::now();
-        let Self { io, early, mut info, upgrade, traffic, forwards: _ } = self;
+        let Self { io, early, mut info, upgrade, traffic, forwards: _, played_tls } = self;
         let step = Stepping::later(traffic.as_deref(), Phase::Tls);
-        let result = Self::secure(io, early, name, tls, alpn, limit).await;
+        let result = match &played_tls {
+            Some(agreed) => agreed().map(|agreed| (io, agreed)),
+            None => Self::secure(io, early, name, tls, alpn, limit).await,
+        };
         step.end(&result);
         let (io, agreed) = result?;
+        if let Some(traffic) = &traffic {
+            traffic.secured(&agreed);
+        }
         info.tls = Some(agreed);
         let elapsed = clock::now() - started;
         info.timings.tls = Some(elapsed);
         info.timings.total += elapsed;
-        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic, forwards: None })
+        Ok(Self { io, early: Bytes::new(), info, upgrade, traffic, forwards: None, played_tls })
     }
 
     async fn secure(
@@ -192,7 +203,7 @@ impl Stream {
                 (Inner::TlsTcp(Box::new(io)), agreed)
             }
             io => {
-                let under = Self { io, early, info: Box::default(), upgrade: None, traffic: None, forwards: None };
+                let under = Self { early, ..Self::with_inner(io, ConnectionInfo::default()) };
                 let (io, agreed) = Box::pin(tls::handshake(under, name, tls, alpn, limit)).await?;
                 (Inner::Tls(Box::new(io)), agreed)
             }
@@ -269,9 +280,9 @@ impl Stream {
 }
 
 impl Stream {
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&self, result: Poll<io::Result<usize>>, tell: impl FnOnce(&Traffic, usize)) -> Poll<io::Result<usize>> {
         if let (Some(traffic), Poll::Ready(Ok(n))) = (&self.traffic, &result) {
-            traffic.sent(*n);
+            tell(traffic, *n);
         }
         result
     }
@@ -284,7 +295,7 @@ impl AsyncRead for Stream {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);
             if let Some(traffic) = &this.traffic {
-                traffic.received(n);
+                traffic.received(&this.early[..n]);
             }
             this.early.advance(n);
             return Poll::Ready(Ok(()));
@@ -292,7 +303,13 @@ impl AsyncRead for Stream {
         let Some(traffic) = &this.traffic else { return each!(this, io => Pin::new(io).poll_read(cx, buf)) };
         let before = buf.filled().len();
         let result = each!(this, io => Pin::new(io).poll_read(cx, buf));
-        traffic.received(buf.filled().len() - before);
+        match &result {
+            Poll::Pending => {}
+            Poll::Ready(Err(_)) => traffic.tell(Said::Broken),
+            Poll::Ready(Ok(())) if buf.filled().len() > before => traffic.received(&buf.filled()[before..]),
+            Poll::Ready(Ok(())) if buf.remaining() > 0 => traffic.tell(Said::Ended),
+            Poll::Ready(Ok(())) => {}
+        }
         result
     }
 }
@@ -301,7 +318,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = each!(this, io => Pin::new(io).poll_write(cx, buf));
-        this.wrote(result)
+        this.wrote(result, |traffic, n| traffic.sent(&buf[..n]))
     }
 
     fn poll_write_vectored(
@@ -311,7 +328,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = each!(this, io => Pin::new(io).poll_write_vectored(cx, bufs));
-        this.wrote(result)
+        this.wrote(result, |traffic, n| traffic.sent_vectored(bufs, n))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -330,7 +347,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx)));
+        let this = self.get_mut();
+        let result = ready!(each!(this, io => Pin::new(io).poll_shutdown(cx)));
+        if let Some(traffic) = &this.traffic {
+            traffic.tell(Said::Shutdown);
+        }
         Poll::Ready(match result {
             // The peer was quicker: the stream is as shut as it will be.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

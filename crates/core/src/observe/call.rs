@@ -14,16 +14,23 @@ use crate::stream::Stream;
 
 /// What a call to the connector ends in.
 pub(crate) trait Made {
+    /// Whether it carries datagrams.
+    const DATAGRAMS: bool;
+
     fn info(&self) -> &ConnectionInfo;
 }
 
 impl Made for Stream {
+    const DATAGRAMS: bool = false;
+
     fn info(&self) -> &ConnectionInfo {
         self.info()
     }
 }
 
 impl Made for Datagram {
+    const DATAGRAMS: bool = true;
+
     fn info(&self) -> &ConnectionInfo {
         self.info()
     }
@@ -79,6 +86,7 @@ impl DialContext {
             endpoint: self.target(),
             started: self.started(),
             elapsed,
+            datagrams: T::DATAGRAMS,
             info: result.as_ref().ok().map(Made::info),
             outcome: Outcome::of(&result),
         };

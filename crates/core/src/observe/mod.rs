@@ -1,7 +1,7 @@
 //! What happens, told as it happens: to [`Observer`]s, and as spans of `tracing`, under one set of names for all protocols.
 //!
 //! An [`Observer`] is given to the connector ([`ConnectorBuilder::observer`](crate::ConnectorBuilder::observer)) and hears of every
-//! phase of every connect, of connections that open and close with what they carried, and of each operation of the protocols on
+//! phase of every connect, of connections that open, of what they carry, and that close, and of each operation of the protocols on
 //! them. Without one, and with `tracing` off, nothing is measured and nothing is allocated.
 //!
 //! The same facts go to `tracing` at the debug level: a span `connect` for each connect, with an event for each phase that ended, and
@@ -38,7 +38,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Phase};
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, TlsInfo};
 
 pub use probe::{Facts, Operation, Probe, Probed, Semantics};
 pub(crate) use step::Stepping;
@@ -77,6 +77,18 @@ pub trait Observer: Send + Sync + 'static {
     /// A connection is there, or could not be made.
     fn opened(&self, opened: &Opened<'_>) {
         let _ = opened;
+    }
+
+    /// A connection that was there turned to TLS in mid-stream. What TLS was agreed on while it was made, [`opened`](Self::opened)
+    /// tells.
+    fn secured(&self, id: u64, tls: &TlsInfo) {
+        let _ = (id, tls);
+    }
+
+    /// Bytes went over a connection: one read, one write or one datagram, above TLS and above the proxies. They hold whatever is
+    /// said there, secrets too.
+    fn carried(&self, carried: &Carried<'_>) {
+        let _ = carried;
     }
 
     /// A connection is gone.
@@ -169,10 +181,59 @@ pub struct Opened<'a> {
     pub started: Instant,
     /// How long it took.
     pub elapsed: Duration,
+    /// Whether it carries datagrams.
+    pub datagrams: bool,
     /// The connection, if there is one.
     pub info: Option<&'a ConnectionInfo>,
     /// How it ended.
     pub outcome: Outcome<'a>,
+}
+
+/// Bytes on their way.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Carried<'a> {
+    /// The connect that made the connection.
+    pub id: u64,
+    /// The target.
+    pub endpoint: &'a Endpoint,
+    /// By whom.
+    pub said: Said<'a>,
+}
+
+/// Who said what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Said<'a> {
+    /// We did.
+    Sent(&'a [u8]),
+    /// The peer did.
+    Received(&'a [u8]),
+    /// We said that we will say no more.
+    Shutdown,
+    /// The peer said that it will say no more.
+    Ended,
+    /// The connection broke while it was read.
+    Broken,
+}
+
+impl fmt::Debug for Said<'_> {
+    /// Without the bytes, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent(bytes) => write!(f, "Sent({} bytes)", bytes.len()),
+            Self::Received(bytes) => write!(f, "Received({} bytes)", bytes.len()),
+            Self::Shutdown => f.write_str("Shutdown"),
+            Self::Ended => f.write_str("Ended"),
+            Self::Broken => f.write_str("Broken"),
+        }
+    }
+}
+
+impl fmt::Debug for Carried<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carried").field("id", &self.id).field("said", &self.said).finish_non_exhaustive()
+    }
 }
 
 /// A connection that is gone.

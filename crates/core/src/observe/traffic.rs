@@ -1,10 +1,12 @@
 //! What a connection carries, counted for those who asked.
 
+use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Closed, Observers};
+use super::{Carried, Closed, Observers, Said};
 use crate::clock::{self, Instant};
 use crate::endpoint::Endpoint;
+use crate::info::TlsInfo;
 
 /// The counters of one connection. When they go, the connection is gone.
 pub(crate) struct Traffic {
@@ -33,12 +35,35 @@ impl Traffic {
         &self.observers
     }
 
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn sent(&self, bytes: &[u8]) {
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.tell(Said::Sent(bytes));
     }
 
-    pub(crate) fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// So many bytes of these were sent.
+    pub(crate) fn sent_vectored(&self, bufs: &[IoSlice<'_>], mut bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        for buf in bufs {
+            let part = buf.get(..bytes).unwrap_or(buf);
+            bytes -= part.len();
+            if !part.is_empty() {
+                self.tell(Said::Sent(part));
+            }
+        }
+    }
+
+    pub(crate) fn received(&self, bytes: &[u8]) {
+        self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.tell(Said::Received(bytes));
+    }
+
+    pub(crate) fn tell(&self, said: Said<'_>) {
+        let carried = Carried { id: self.id, endpoint: &self.endpoint, said };
+        self.observers.tell(|observer| observer.carried(&carried));
+    }
+
+    pub(crate) fn secured(&self, tls: &TlsInfo) {
+        self.observers.tell(|observer| observer.secured(self.id, tls));
     }
 }
 
