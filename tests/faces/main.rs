@@ -1,4 +1,4 @@
-//! What all clients have: their face without `async`, against nginx and redis-server.
+//! What all clients have: their face without `async`, their conversations recorded and replayed.
 
 #![allow(
     unreachable_pub,
@@ -14,3 +14,4 @@ mod blocking;
 #[allow(dead_code, reason = "servers of another suite, of which this one needs some")]
 #[path = "../http/servers.rs"]
 mod servers;
+mod transcript;

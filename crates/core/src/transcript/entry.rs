@@ -44,9 +44,9 @@ pub enum What {
     /// A connection is there.
     Opened(Opening),
     /// We said something.
-    Sent(Vec<Piece>),
+    Sent(#[serde(with = "pieces")] Vec<Piece>),
     /// The peer said something.
-    Received(Vec<Piece>),
+    Received(#[serde(with = "pieces")] Vec<Piece>),
     /// TLS began in mid-stream.
     Secured(TlsFacts),
     /// We said that we will say no more.
@@ -95,8 +95,7 @@ pub struct TlsFacts {
 }
 
 /// A run of bytes, or the place of a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Piece {
     /// Bytes as they were.
@@ -145,20 +144,6 @@ impl From<Written> for Piece {
             Written::Text(text) => Self::Bytes(text.into_bytes()),
             Written::Coded { base64 } => Self::Bytes(base64.0),
             Written::Hidden { hidden } => Self::Hidden(hidden),
-        }
-    }
-}
-
-impl From<Piece> for Written {
-    fn from(piece: Piece) -> Self {
-        let readable = |text: &str| text.chars().all(|c| !c.is_control() || matches!(c, '\r' | '\n' | '\t'));
-        match piece {
-            Piece::Hidden(hidden) => Self::Hidden { hidden },
-            Piece::Bytes(bytes) => match String::from_utf8(bytes) {
-                Ok(text) if readable(&text) => Self::Text(text),
-                Ok(text) => Self::Coded { base64: Coded(text.into_bytes()) },
-                Err(error) => Self::Coded { base64: Coded(error.into_bytes()) },
-            },
         }
     }
 }
@@ -241,6 +226,62 @@ impl fmt::Display for Transcript {
         let head = Head { portolan: "transcript".into(), version: VERSION };
         writeln!(f, "{}", serde_json::to_string(&head).map_err(json)?)?;
         self.entries.iter().try_for_each(|entry| writeln!(f, "{}", serde_json::to_string(entry).map_err(json)?))
+    }
+}
+
+/// Pieces with text and what is none told apart, so that text can be read wherever it stands.
+mod pieces {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Coded, Piece, Written, append};
+
+    /// Text within other bytes that is shorter stays with them.
+    const SHORTEST: usize = 4;
+
+    pub(super) fn serialize<S: Serializer>(pieces: &[Piece], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Vec::new();
+        for piece in pieces {
+            match piece {
+                Piece::Hidden(hidden) => out.push(Written::Hidden { hidden: *hidden }),
+                Piece::Bytes(bytes) => split(bytes, &mut out),
+            }
+        }
+        serializer.collect_seq(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Piece>, D::Error> {
+        let mut out = Vec::new();
+        Vec::<Written>::deserialize(deserializer)?.into_iter().for_each(|piece| append(&mut out, piece.into()));
+        Ok(out)
+    }
+
+    fn split(bytes: &[u8], out: &mut Vec<Written>) {
+        let mut coded = Vec::new();
+        let flush = |coded: &mut Vec<u8>, out: &mut Vec<Written>| {
+            if !coded.is_empty() {
+                out.push(Written::Coded { base64: Coded(std::mem::take(coded)) });
+            }
+        };
+        for chunk in bytes.utf8_chunks() {
+            let mut rest = chunk.valid();
+            while !rest.is_empty() {
+                let readable = |c: char| !c.is_control() || matches!(c, '\r' | '\n' | '\t');
+                let end = rest.find(|c| !readable(c)).unwrap_or(rest.len());
+                let (text, more) = rest.split_at(end);
+                if text.len() >= SHORTEST || text.len() == bytes.len() {
+                    flush(&mut coded, out);
+                    out.push(Written::Text(text.to_owned()));
+                } else {
+                    coded.extend_from_slice(text.as_bytes());
+                }
+                let next = more.find(readable).unwrap_or(more.len());
+                let (other, more) = more.split_at(next);
+                coded.extend_from_slice(other.as_bytes());
+                rest = more;
+            }
+            coded.extend_from_slice(chunk.invalid());
+        }
+        flush(&mut coded, out);
     }
 }
 

@@ -168,7 +168,7 @@ impl Play {
     fn check(&self) -> Result<()> {
         match &self.differs {
             None => Ok(()),
-            Some(mismatch) => Err(Error::usage(mismatch.to_string()).with_reply(mismatch.clone())),
+            Some(mismatch) => Err(mismatch.clone().into()),
         }
     }
 

@@ -114,10 +114,16 @@ impl fmt::Display for Mismatch {
     }
 }
 
+impl From<Mismatch> for Error {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::usage(mismatch.to_string()).with_reply(mismatch)
+    }
+}
+
 /// Plays a transcript: the [`Dial`] of a connector that opens nothing ([`ConnectorBuilder::dial`](crate::ConnectorBuilder::dial)). Clones
 /// are the same replay.
 ///
-/// Each connection that is asked for is the next one of the transcript to the same target. What was heard comes at once when what was said
+/// Each connection that is asked for is the next one of the transcript to the same target; after a mismatch there are no more. What was heard comes at once when what was said
 /// before it has been said. Names are not resolved, addresses not checked, and TLS is taken for begun where it was.
 #[derive(Clone)]
 pub struct Replay(Arc<Inner>);
@@ -171,13 +177,16 @@ impl Replay {
         Self(Arc::new(Inner { rules, waiting, playing: Mutex::default() }))
     }
 
+    /// The first thing that was said otherwise.
+    fn mismatch(&self) -> Option<Mismatch> {
+        lock(&self.0.playing).iter().find_map(|play| lock(play).differs().cloned())
+    }
+
     /// Fails if something was said otherwise than recorded, or not said at all: with the first [`Mismatch`] as the error's reply.
     pub fn finish(&self) -> Result<()> {
-        let playing = lock(&self.0.playing);
-        let differs = playing.iter().find_map(|play| lock(play).differs().cloned());
-        let unsaid = || playing.iter().find_map(|play| lock(play).unsaid());
-        if let Some(mismatch) = differs.or_else(unsaid) {
-            return Err(Error::usage(mismatch.to_string()).with_reply(mismatch));
+        let unsaid = || lock(&self.0.playing).iter().find_map(|play| lock(play).unsaid());
+        if let Some(mismatch) = self.mismatch().or_else(unsaid) {
+            return Err(mismatch.into());
         }
         match lock(&self.0.waiting).first() {
             None => Ok(()),
@@ -189,6 +198,10 @@ impl Replay {
 
     /// The next connection to there.
     fn next(&self, to: &Endpoint, datagrams: bool) -> Result<(Shared, Opening)> {
+        if let Some(mismatch) = self.mismatch() {
+            // Whoever tries again is told what was wrong the first time.
+            return Err(mismatch.into());
+        }
         let mut waiting = lock(&self.0.waiting);
         let target = to.authority();
         let of_kind = |one: &&Conversation| one.opening.datagrams == datagrams;

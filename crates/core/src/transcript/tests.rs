@@ -115,6 +115,10 @@ async fn what_differs_is_a_typed_error_that_says_where() {
     let error = talk(&playing(&replay), to, &[SAYS[0], SAYS[1], "QUIT\r\nmore"], 64).await.unwrap_err();
     assert!(Mismatch::of(&error).unwrap().expected.contains("nothing more"), "{error:?}");
     let error = playing(&replay).connect(&to.into()).await.unwrap_err();
+    assert!(Mismatch::of(&error).is_some());
+    let replay = Replay::new(transcript.clone());
+    talk(&playing(&replay), to, SAYS, 64).await.unwrap();
+    let error = playing(&replay).connect(&to.into()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (Kind::Connect, Delivery::NotSent));
     // TLS where there was none, and a connection that nobody opens.
     let replay = Replay::new(transcript);
@@ -198,10 +202,11 @@ async fn datagrams_are_recorded_and_played_each_by_itself() {
     };
     let recorder = Recorder::new(Redact::new());
     let net = Connector::builder().record(&recorder).build().unwrap();
-    let says: [&[u8]; 2] = [b"\x01\x02\xff", b"ahoy"];
+    let says: [&[u8]; 3] = [b"\x01\x02\xff", b"ahoy", b"\x00\xfftext within\x00ab"];
     let heard = ask(&net, &says).await.unwrap();
     let transcript: Transcript = recorder.transcript().to_string().parse().unwrap();
-    assert!(transcript.to_string().contains("{\"base64\":\"AQL/\"}"));
+    let text = transcript.to_string();
+    assert!(text.contains("{\"base64\":\"AQL/\"}") && text.contains("},\"text within\",{"), "{text}");
     let replay = Replay::new(transcript.clone());
     assert_eq!(ask(&playing(&replay), &says).await.unwrap(), heard);
     replay.finish().unwrap();
@@ -331,7 +336,7 @@ proptest! {
         let mut text = "{\"portolan\":\"transcript\",\"version\":1}\n".to_owned();
         text += &entry(&format!("\"opened\":{{\"to\":\"h:1\",\"over\":\"{over}\"}}"));
         for (kind, bytes) in happened {
-            let bytes = serde_json::to_string(&[Piece::Bytes(bytes), Piece::Hidden(2)]).unwrap();
+            let bytes = format!("[\"{}\",{{\"hidden\":2}}]", bytes.iter().map(|byte| format!("\\u00{byte:02x}")).collect::<String>());
             text += &entry(&match kind {
                 0..=1 => format!("\"sent\":{bytes}"),
                 2..=3 => format!("\"received\":{bytes}"),

@@ -47,11 +47,11 @@ fn secrets_in_the_usual_places_are_hidden_however_they_are_split() {
         ("Proxy-Authorization:Basic QQ==\r\n", "Proxy-Authorization:***\r\n"),
         (
             "*2\r\n$4\r\nauth\r\n$6\r\nses\r\nx\r\n*1\r\n$4\r\nPING\r\n",
-            "*2\r\n$4\r\nauth\r\n$6\r\n***\r\n*1\r\n$4\r\nPING\r\n",
+            "*2\r\n$4\r\nauth\r\n$***\r\n***\r\n*1\r\n$4\r\nPING\r\n",
         ),
         (
             "*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$3\r\njoe\r\n$6\r\nsesame\r\n",
-            "*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$3\r\n***\r\n$6\r\n***\r\n",
+            "*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$***\r\n***\r\n$***\r\n***\r\n",
         ),
         ("<auth mechanism='PLAIN'>AGpvZQ==</auth>", "<auth mechanism='PLAIN'>***</auth>"),
         ("GET /pass HTTP/1.1\r\n", "GET /pass HTTP/1.1\r\n"),
