@@ -168,7 +168,7 @@ impl Play {
     fn check(&self) -> Result<()> {
         match &self.differs {
             None => Ok(()),
-            Some(mismatch) => Err(mismatch.clone().into()),
+            Some(mismatch) => Err(mismatch.clone().into_error()),
         }
     }
 

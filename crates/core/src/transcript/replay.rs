@@ -107,16 +107,17 @@ impl Mismatch {
     }
 }
 
+impl Mismatch {
+    // No `From`: a second one for the error would leave callers' closures without a type.
+    pub(super) fn into_error(self) -> Error {
+        Error::usage(self.to_string()).with_reply(self)
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connection, to, offset, expected, seen } = self;
         write!(f, "connection {connection} to {to}, byte {offset}: recorded was \"{expected}\", said was \"{seen}\"")
-    }
-}
-
-impl From<Mismatch> for Error {
-    fn from(mismatch: Mismatch) -> Self {
-        Self::usage(mismatch.to_string()).with_reply(mismatch)
     }
 }
 
@@ -186,7 +187,7 @@ impl Replay {
     pub fn finish(&self) -> Result<()> {
         let unsaid = || lock(&self.0.playing).iter().find_map(|play| lock(play).unsaid());
         if let Some(mismatch) = self.mismatch().or_else(unsaid) {
-            return Err(mismatch.into());
+            return Err(mismatch.into_error());
         }
         match lock(&self.0.waiting).first() {
             None => Ok(()),
@@ -200,7 +201,7 @@ impl Replay {
     fn next(&self, to: &Endpoint, datagrams: bool) -> Result<(Shared, Opening)> {
         if let Some(mismatch) = self.mismatch() {
             // Whoever tries again is told what was wrong the first time.
-            return Err(mismatch.into());
+            return Err(mismatch.into_error());
         }
         let mut waiting = lock(&self.0.waiting);
         let target = to.authority();
