@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "the peers of these tests open sockets")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -266,7 +268,8 @@ fn secrets_in_the_usual_places_are_found_however_they_are_split() {
         (Side::Client, b"MAIL FROM:<a@b>\r\n"),
         (Side::Server, b"250 AUTH PLAIN LOGIN\r\nset-cookie: a=b\r\n"),
     ];
-    assert_eq!(Redact::new().hidden(said), [vec![12..16], vec![60..63]]);
+    let [client, server] = Redact::new().hidden(said);
+    assert_eq!(format!("{client:?} {server:?}"), "[12..16] [60..63]");
 }
 
 #[test]
