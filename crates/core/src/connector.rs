@@ -486,7 +486,7 @@ impl ConnectorBuilder {
         let own = settings.dial.clone();
         let chains = |chains: &[Vec<Hop>]| -> Vec<Chain> {
             if let Some(dial) = &own {
-                vec![Chain { dial: dial.clone(), hops: 0, forwards: false }]
+                vec![Chain { dial: dial.clone(), hops: 0, forwards: false, failed: Mutex::default() }]
             } else if chains.is_empty() {
                 vec![chain(&[], header)]
             } else {

@@ -241,10 +241,11 @@ impl Datagram {
         }
     }
 
-    /// Counts payloads that went through [`socket`](Self::socket), in bytes.
+    /// Counts payloads that went through [`socket`](Self::socket), in bytes. Observers are not shown them.
     pub fn moved(&self, sent: usize, received: usize) {
-        self.sent(sent);
-        self.received(received);
+        if let Some(traffic) = &self.traffic {
+            traffic.moved(sent, received);
+        }
     }
 
     /// The socket itself, for options that a relay cannot have.

@@ -57,6 +57,12 @@ impl Traffic {
         self.tell(Said::Received(bytes));
     }
 
+    /// Bytes that nobody here has seen.
+    pub(crate) fn moved(&self, sent: usize, received: usize) {
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        self.received.fetch_add(received as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn tell(&self, said: Said<'_>) {
         let carried = Carried { id: self.id, endpoint: &self.endpoint, said };
         self.observers.tell(|observer| observer.carried(&carried));
