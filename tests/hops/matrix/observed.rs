@@ -65,7 +65,9 @@ fn expected(protocol: Protocol) -> (&'static str, &'static [&'static str]) {
         Protocol::Grpc => ("grpc", &["/grpc.testing.TestService/EmptyCall"]),
         Protocol::Redis => ("redis", &["SET", "GET"]),
         Protocol::Smtp => ("smtp", &["NOOP"]),
-        Protocol::DnsUdp | Protocol::DnsTcp => ("dns", &["A"]),
+        Protocol::DnsUdp | Protocol::DnsTcp | Protocol::DnsTls | Protocol::DnsHttps | Protocol::DnsQuic => {
+            ("dns", &["A"])
+        }
         Protocol::Small(small) => small.operations(),
     }
 }
@@ -96,16 +98,21 @@ async fn an_observer_hears_of_every_protocol_and_every_hop() {
             let heard = heard(&targets, protocol, hops.into_iter().fold(net, ConnectorBuilder::via)).await;
             let what = format!("{} over {count} hops: {heard:#?}", protocol.name());
             let (name, operations) = expected(protocol);
-            assert!(heard.operations.iter().map(|(_, one)| one.as_str()).eq(operations.iter().copied()), "{what}");
-            assert!(heard.operations.iter().all(|(protocol, _)| *protocol == name), "{what}");
+            // Beneath DNS over HTTPS there is a request.
+            let (below, own): (Vec<_>, Vec<_>) = heard.operations.iter().partition(|(protocol, _)| *protocol != name);
+            assert!(own.iter().map(|(_, one)| one.as_str()).eq(operations.iter().copied()), "{what}");
+            let carried: &[_] = if protocol == Protocol::DnsHttps { &[("http", "POST")] } else { &[] };
+            assert!(below.iter().map(|(by, one)| (*by, one.as_str())).eq(carried.iter().copied()), "{what}");
             for index in 0..count {
                 assert!(heard.phases.contains(&(Phase::Hop, Some(index))), "{what}");
             }
             let names = targets.is_named(protocol) || count > 0;
             assert!(heard.opened >= 1 && heard.failures.is_empty(), "{what}");
             assert_eq!(heard.phases.iter().any(|(phase, _)| *phase == Phase::Resolve), names, "{what}");
-            let handshake =
-                matches!(protocol, Protocol::Http3 | Protocol::Redis | Protocol::Smtp | Protocol::WebSocket);
+            let handshake = matches!(
+                protocol,
+                Protocol::Http3 | Protocol::DnsQuic | Protocol::Redis | Protocol::Smtp | Protocol::WebSocket
+            );
             assert_eq!(heard.phases.iter().any(|(phase, _)| *phase == Phase::Handshake), handshake, "{what}");
             // Some of the small ones say nothing, others hear nothing.
             let small = matches!(protocol, Protocol::Small(_));

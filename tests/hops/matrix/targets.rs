@@ -25,11 +25,14 @@ pub(super) enum Protocol {
     Smtp,
     DnsUdp,
     DnsTcp,
+    DnsTls,
+    DnsHttps,
+    DnsQuic,
     Small(Small),
 }
 
 impl Protocol {
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Http1,
         Self::Http2,
         Self::Http3,
@@ -40,6 +43,9 @@ impl Protocol {
         Self::Smtp,
         Self::DnsUdp,
         Self::DnsTcp,
+        Self::DnsTls,
+        Self::DnsHttps,
+        Self::DnsQuic,
         Self::Small(Small::Echo(Tcp)),
         Self::Small(Small::Echo(Udp)),
         Self::Small(Small::Discard(Tcp)),
@@ -68,6 +74,9 @@ impl Protocol {
             Self::Smtp => "SMTP STARTTLS",
             Self::DnsUdp => "DNS/UDP",
             Self::DnsTcp => "DNS/TCP",
+            Self::DnsTls => "DNS/TLS",
+            Self::DnsHttps => "DNS/HTTPS",
+            Self::DnsQuic => "DNS/QUIC",
             Self::Small(small) => small.name(),
         }
     }
@@ -75,7 +84,7 @@ impl Protocol {
     pub(super) fn is_udp(self) -> bool {
         match self {
             Self::Small(small) => small.is_udp(),
-            _ => matches!(self, Self::Http3 | Self::DnsUdp),
+            _ => matches!(self, Self::Http3 | Self::DnsUdp | Self::DnsQuic),
         }
     }
 }
@@ -88,8 +97,16 @@ pub(super) struct Targets {
     grpc: Option<Target>,
     redis: Target,
     mail: Postfix,
-    dns: Target,
+    dns: Names,
     smalls: Smalls,
+}
+
+/// Unbound, and DNS over QUIC in front of it.
+struct Names {
+    plain: Target,
+    tls: u16,
+    https: u16,
+    quic: Option<Target>,
 }
 
 struct Target {
@@ -167,15 +184,27 @@ fn postfix(certs: &Certs) -> Option<Postfix> {
     Some(Postfix(Target { port, _server: server }))
 }
 
-fn unbound() -> Option<Target> {
-    let port = free_port();
+fn unbound(certs: &Certs) -> Option<Names> {
+    let (port, tls, https) = (free_port(), free_port(), free_port());
     let conf = format!(
-        "server:\n interface: 127.0.0.1\n port: {port}\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n directory: \"$D\"\n\
+        "server:\n interface: 127.0.0.1@{port}\n interface: 127.0.0.1@{tls}\n interface: 127.0.0.1@{https}\n tls-port: {tls}\n https-port: {https}\n\
+         \x20tls-service-key: \"$D/server.key\"\n tls-service-pem: \"$D/server.pem\"\n\
+         \x20do-daemonize: no\n username: \"\"\n chroot: \"\"\n directory: \"$D\"\n\
          \x20pidfile: \"$D/pid\"\n use-syslog: no\n module-config: \"iterator\"\n access-control: 127.0.0.0/8 allow\n\
          \x20local-zone: \"local.test.\" static\n local-data: \"host.local.test. 300 IN A 192.0.2.77\"\nremote-control:\n control-enable: no\n"
     );
     let unbound = Service::new("unbound", "unbound").file("u.conf", conf).args(["-d", "-c", "$D/u.conf"]);
-    Some(Target { port, _server: unbound.accepts(loopback(port)).start()? })
+    let plain = Target { port, _server: unbound.tls(certs).accepts(loopback(port)).start()? };
+    Some(Names { plain, tls, https, quic: quic_names(certs, port) })
+}
+
+fn quic_names(certs: &Certs, behind: u16) -> Option<Target> {
+    let port = free_port();
+    let python = portolan_testbed::python("aioquic", "aioquic")?;
+    let numbers = [port.to_string(), behind.to_string()];
+    let service = Service::new("pip:aioquic", python).file("doq.py", include_str!("../../dns/doq.py")).tls(certs);
+    let service = service.args(["$D/doq.py", &numbers[0], "$D/server.pem", "$D/server.key", &numbers[1]]);
+    Some(Target { port, _server: service.says("ready").start()? })
 }
 
 fn redis() -> Option<Target> {
@@ -197,7 +226,7 @@ impl Targets {
             grpc: grpc(),
             redis: redis()?,
             mail: postfix(&certs)?,
-            dns: unbound()?,
+            dns: unbound(&certs)?,
             smalls: Smalls::start().await?,
             certs,
         })
@@ -208,6 +237,7 @@ impl Targets {
         match protocol {
             Protocol::WebSocket => self.websocket.is_some(),
             Protocol::Grpc => self.grpc.is_some(),
+            Protocol::DnsQuic => self.dns.quic.is_some(),
             _ => true,
         }
     }
@@ -247,8 +277,14 @@ impl Targets {
                 client.noop().await?;
                 client.close().await
             }
-            Protocol::DnsUdp => self.ask(&net, portolan_dns::dns::Transport::Udp).await,
-            Protocol::DnsTcp => self.ask(&net, portolan_dns::dns::Transport::Tcp).await,
+            Protocol::DnsUdp => self.ask(&net, "udp://127.0.0.1", self.dns.plain.port).await,
+            Protocol::DnsTcp => self.ask(&net, "tcp://127.0.0.1", self.dns.plain.port).await,
+            Protocol::DnsTls => self.ask(&net, "tls://localhost", self.dns.tls).await,
+            Protocol::DnsHttps => self.ask(&net, "https://localhost", self.dns.https).await,
+            Protocol::DnsQuic => {
+                let port = self.dns.quic.as_ref().map_or(0, |target| target.port);
+                self.ask(&net, "quic://localhost", port).await
+            }
             Protocol::Small(small) => self.smalls.exchange(&net, small).await,
         }
     }
@@ -273,12 +309,10 @@ impl Targets {
         Ok(())
     }
 
-    async fn ask(&self, net: &Connector, transport: portolan_dns::dns::Transport) -> portolan_core::Result<()> {
-        let to = Endpoint::from(loopback(self.dns.port));
-        let options = portolan_dns::dns::Options::new(to).transport(transport);
+    async fn ask(&self, net: &Connector, server: &str, port: u16) -> portolan_core::Result<()> {
+        let options = portolan_dns::dns::Options::from_url(&format!("{server}:{port}"))?;
         let client = portolan_dns::dns::Client::connect(net, options).await?;
         let answer = client.query("host.local.test", portolan_dns::dns::RecordType::A).await?;
-        assert_eq!(answer.info.transport, transport);
         assert_eq!(answer.answers.len(), 1);
         client.close().await
     }
