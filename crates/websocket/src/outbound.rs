@@ -1,5 +1,6 @@
 //! What waits to be written.
 
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -7,15 +8,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use portolan_core::{Error, Kind, Phase, Result};
 use tokio::io::AsyncWrite;
 
-use crate::codec::{CloseFrame, DataKind, Encoder, Message, Opcode, PROTOCOL};
+use crate::codec::{CloseFrame, DataKind, Encoder, IN_PLACE, Message, Opcode, PROTOCOL};
 use crate::options::Options;
 
 /// How much of a long payload is copied, masked and written at once. Large, since each write wakes the peer once more.
 const CHUNK: usize = 512 << 10;
 /// The most of a borrowed slice that becomes one message.
 const SLICE: usize = 64 << 10;
-/// A payload without a mask up to this length is copied behind its header, to be one write with it.
-const COPY: usize = 16 << 10;
 /// A buffer that grew beyond this is let go after so many rounds in which it was not needed.
 const KEEP: usize = 160 << 10;
 const KEEP_ROUNDS: u8 = 16;
@@ -83,13 +82,13 @@ impl Outbound {
 
     /// Takes a frame of data; the first of a message names its kind.
     pub(crate) fn data(&mut self, kind: DataKind, data: Bytes, fin: bool) -> Result<()> {
-        if fin && data.len() <= COPY && !self.encoder.compresses() && !self.encoder.in_message() {
+        if fin && data.len() <= IN_PLACE && !self.encoder.compresses() && !self.encoder.in_message() {
             // Most messages: whole, short, and as they are.
             return self.encoder.slice(kind, &data, &mut self.buf);
         }
         let mut payload = self.encoder.data(kind, data, fin, &mut self.buf)?;
-        // A long payload without a mask is not copied at all, a masked one as the peer takes it.
-        let direct = payload.plain().is_some_and(|data| data.len() > COPY);
+        // A long payload that is ready as it lies is not copied at all, any other as the peer takes it.
+        let direct = payload.plain().is_some_and(|data| data.len() > IN_PLACE);
         if direct || !payload.write(&mut self.buf, CHUNK) {
             self.payload = Some(payload);
         }
@@ -171,14 +170,17 @@ impl Outbound {
     {
         loop {
             self.fill()?;
-            let next = match &self.payload {
-                Some(payload) if self.buf.is_empty() => payload.plain().unwrap_or_default(),
-                _ => &self.buf,
+            let plain = self.payload.as_ref().and_then(crate::codec::Payload::plain).unwrap_or_default();
+            let written = match (self.buf.is_empty(), plain.is_empty()) {
+                (true, true) => break,
+                (false, true) => Pin::new(&mut *io).poll_write(cx, &self.buf),
+                (true, false) => Pin::new(&mut *io).poll_write(cx, plain),
+                // The header and its payload in one.
+                (false, false) => {
+                    Pin::new(&mut *io).poll_write_vectored(cx, &[IoSlice::new(&self.buf), IoSlice::new(plain)])
+                }
             };
-            if next.is_empty() {
-                break;
-            }
-            match ready!(Pin::new(&mut *io).poll_write(cx, next)).map_err(failed)? {
+            match ready!(written).map_err(failed)? {
                 0 => {
                     let error = Error::new(Kind::Closed, "the transport takes nothing");
                     return Poll::Ready(Err(error.with_protocol(PROTOCOL).with_phase(Phase::Send)));
@@ -196,12 +198,14 @@ impl Outbound {
         Poll::Ready(Ok(()))
     }
 
-    fn advance(&mut self, n: usize) {
+    fn advance(&mut self, mut n: usize) {
         self.unflushed = true;
+        let payload = n.saturating_sub(self.buf.len());
+        if payload > 0 && self.payload.as_mut().is_some_and(|waiting| waiting.advance(payload)) {
+            self.payload = None;
+        }
+        n -= payload;
         if self.buf.is_empty() {
-            if self.payload.as_mut().is_some_and(|payload| payload.advance(n)) {
-                self.payload = None;
-            }
             return;
         }
         if n >= self.buf.len() {

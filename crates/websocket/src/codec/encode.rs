@@ -14,6 +14,9 @@ const MAX_HEADER: usize = 14;
 /// A payload is copied and masked in steps of this many bytes, so that the second pass finds it in the first cache.
 const STEP: usize = 8 << 10;
 
+/// Payloads up to this length are copied behind their header, to be one write with it.
+pub(crate) const IN_PLACE: usize = 16 << 10;
+
 /// The sending half of a connection.
 #[derive(Debug)]
 pub(crate) struct Encoder {
@@ -47,6 +50,18 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
+    /// A long one that nobody else holds is masked where it lies, and written from there.
+    fn new(data: Bytes, key: Option<[u8; 4]>) -> Self {
+        let Some(mask) = key.filter(|_| data.len() > IN_PLACE) else { return Self { data, key, at: 0 } };
+        match data.try_into_mut() {
+            Ok(mut own) => {
+                mask::apply(&mut own, mask, 0);
+                Self { data: own.freeze(), key: None, at: 0 }
+            }
+            Err(data) => Self { data, key, at: 0 },
+        }
+    }
+
     /// Appends the next `room` bytes at most, masked; whether that was all.
     pub(crate) fn write(&mut self, dst: &mut BytesMut, room: usize) -> bool {
         let to = self.data.len().min(self.at.saturating_add(room));
@@ -59,7 +74,7 @@ impl Payload {
         self.data.len() - self.at
     }
 
-    /// What is left, where it can be written as it is: a server's payloads are not masked.
+    /// What is left, where it can be written as it is: a server's payloads are not masked, and some of a client's are already.
     pub(crate) fn plain(&self) -> Option<&[u8]> {
         if self.key.is_none() { self.data.get(self.at..) } else { None }
     }
@@ -144,7 +159,7 @@ impl Encoder {
         let opcode = if first { kind.opcode() } else { Opcode::Continuation };
         Header { fin, compressed: compressed && first, opcode, len: data.len() as u64, key }.encode(dst);
         self.open = (!fin).then_some(Open { compressed });
-        Ok(Payload { data, key, at: 0 })
+        Ok(Payload::new(data, key))
     }
 
     /// A frame of data out of a borrowed slice that is not compressed: the caller holds to what fits.
@@ -184,5 +199,38 @@ impl Compression {
         let engine = self.engine.get_or_insert_with(|| Box::new(Deflater::new(self.level, self.bits, self.takeover)));
         let packed = engine.deflate(data, last);
         packed.map(Bytes::from).map_err(|_| Error::usage("the compressor failed").with_protocol(PROTOCOL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_payload_is_masked_where_it_lies_unless_somebody_else_holds_it() {
+        let mut encoder = Encoder::new(Role::Client, None, None);
+        let plain: Vec<u8> = (0..=255).cycle().take(IN_PLACE + 1).collect();
+        for shared in [false, true] {
+            let data = Bytes::from(plain.clone());
+            let (place, other) = (data.as_ptr(), shared.then(|| data.clone()));
+            let mut head = BytesMut::new();
+            let mut payload = encoder.data(DataKind::Binary, data, true, &mut head).unwrap();
+            let key = *head.last_chunk::<4>().unwrap();
+            let mut sent = match payload.plain() {
+                Some(masked) => {
+                    assert!(!shared && masked.as_ptr() == place);
+                    BytesMut::from(masked)
+                }
+                None => {
+                    assert!(shared);
+                    let mut copy = BytesMut::new();
+                    assert!(payload.write(&mut copy, usize::MAX));
+                    copy
+                }
+            };
+            assert_ne!(sent, plain);
+            mask::apply(&mut sent, key, 0);
+            assert!(sent == plain && other.is_none_or(|other| other == plain));
+        }
     }
 }

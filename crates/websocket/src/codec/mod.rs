@@ -14,7 +14,7 @@ mod utf8;
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Limits};
 pub(crate) use decode::{Event, Violation};
-pub(crate) use encode::{Encoder, Payload};
+pub(crate) use encode::{Encoder, IN_PLACE, Payload};
 pub use extension::{Deflate, DeflateAgreed};
 pub use frame::{MAX_CONTROL, Opcode, Role};
 pub use message::{DataKind, Message};
