@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Resolve, ResolveFailure, Resolver, canonical, failed};
+use super::{ResolveFailure, Resolver, canonical, failed};
 use crate::clock;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Phase, Result};
@@ -98,7 +98,7 @@ fn draw(most: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::dial::BoxFuture;
-    use crate::resolve::Answer;
+    use crate::resolve::{Answer, Resolve};
 
     #[derive(Debug)]
     struct Says(Vec<Server>);
