@@ -19,5 +19,6 @@ crate::targets! {
     codec grpc = crate::fuzzed_grpc_frames;
     codec grpc_values = crate::fuzzed_grpc_values;
     datagram path_template = crate::fuzzed_path_template;
+    datagram structured = portolan_http::structured::Dictionary::decode;
     free http3 = crate::fuzzed_http3;
 }

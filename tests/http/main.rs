@@ -16,6 +16,7 @@ mod events;
 mod proxies;
 mod records;
 mod servers;
+mod signatures;
 mod signing;
 mod storms;
 

@@ -94,7 +94,7 @@ impl Client {
             };
             let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if cured || !refused || !body.is_replayable() || !by.refused(&response) {
-                return Ok(response);
+                return by.answered(&signed.parts, response);
             }
             tracing::debug!(status = response.status().as_u16(), "signed anew");
             cured = true;

@@ -7,7 +7,7 @@
 //!   public suffix list; gzip, deflate, br and zstd undone within limits; forms, multipart, JSON; Basic, Bearer and Digest; HSTS;
 //!   a private cache (RFC 9111); HAR; informational responses, trailers, upgrades and extended CONNECT; streamed bodies both
 //!   ways with progress; bounds for every phase, timings of each; middleware, tower services;
-//!   requests signed as they go out, for AWS among others (feature `sigv4`); a face without `async` (feature `blocking`).
+//!   requests signed as they go out, for AWS (feature `sigv4`) and by RFC 9421 (feature `signatures`); a face without `async` (feature `blocking`).
 //! - **What is not done**: PAC, ECH, NTLM and Negotiate, server push.
 //! - **Tested against**: nginx, apache2, caddy (HTTP/3 too), haproxy, h2o, nghttpd; squid, tinyproxy, dante, haproxy and nghttpx as
 //!   proxies; the servers of hyper, h2 and h3, and scripted peers that break the rules.
@@ -24,6 +24,9 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(test)]
+portolan_wire::laws::install!();
+
 pub mod alt_svc;
 mod attempt;
 mod auth;
@@ -37,6 +40,7 @@ mod civil;
 mod client;
 mod coalesce;
 mod connection;
+pub mod content_digest;
 pub mod cookie;
 pub mod decode;
 pub mod digest;
@@ -55,8 +59,11 @@ mod request;
 mod response;
 mod service;
 mod sign;
+#[cfg(feature = "signatures")]
+pub mod signatures;
 #[cfg(feature = "sigv4")]
 pub mod sigv4;
+pub mod structured;
 mod upgrade;
 mod uri;
 mod version;

@@ -39,6 +39,12 @@ pub trait Sign: Send + Sync + 'static {
     /// body that can be had once only is signed once, for all attempts.
     fn sign(&self, request: &mut Parts, body: Body) -> impl Future<Output = Result<Body>> + Send;
 
+    /// Sees the response to what was signed as it came, before anything is undone or kept of it; may refuse it, or change it.
+    fn answered(&self, request: &Parts, response: Response) -> Result<Response> {
+        let _ = request;
+        Ok(response)
+    }
+
     /// Told of a response that refuses (401 or 403), once for each request whose body can be had again: whether it is worth signing
     /// and sending it once more. Default: it is not.
     fn refused(&self, status: StatusCode, headers: &HeaderMap) -> bool {
@@ -50,12 +56,17 @@ pub trait Sign: Send + Sync + 'static {
 /// The same behind a pointer.
 pub(crate) trait Signer: Send + Sync {
     fn sign<'a>(&'a self, request: &'a mut Parts, body: Body) -> BoxFuture<'a, Result<Body>>;
+    fn answered(&self, request: &Parts, response: Response) -> Result<Response>;
     fn refused(&self, status: StatusCode, headers: &HeaderMap) -> bool;
 }
 
 impl<S: Sign> Signer for S {
     fn sign<'a>(&'a self, request: &'a mut Parts, body: Body) -> BoxFuture<'a, Result<Body>> {
         Box::pin(Sign::sign(self, request, body))
+    }
+
+    fn answered(&self, request: &Parts, response: Response) -> Result<Response> {
+        Sign::answered(self, request, response)
     }
 
     fn refused(&self, status: StatusCode, headers: &HeaderMap) -> bool {
@@ -70,6 +81,10 @@ pub(crate) struct By(Arc<dyn Signer>);
 impl By {
     pub(crate) fn new(signer: impl Sign) -> Self {
         Self(Arc::new(signer))
+    }
+
+    pub(crate) fn answered(&self, request: &Parts, response: Response) -> Result<Response> {
+        self.0.answered(request, response)
     }
 
     pub(crate) fn refused(&self, response: &Response) -> bool {
@@ -132,7 +147,10 @@ pub(crate) fn plain_authority(parts: &mut Parts) -> Result<()> {
 }
 
 /// Whom the request is for, as the server will read it: `host` where the caller says it, the URL's authority otherwise.
-#[cfg_attr(not(feature = "sigv4"), expect(dead_code, reason = "for signers of this crate"))]
+#[cfg_attr(
+    not(any(feature = "sigv4", feature = "signatures")),
+    expect(dead_code, reason = "for signers of this crate")
+)]
 pub(crate) fn authority(parts: &Parts) -> Result<String> {
     if let Some(host) = parts.headers.get(header::HOST) {
         return host.to_str().map(str::to_owned).map_err(|_| Error::usage("a host that is no text"));
