@@ -16,6 +16,7 @@ use super::body::Recorded;
 use super::control::CacheControl;
 use super::entry::{CacheKey, Entry, is_storable};
 use super::memory::{CacheStore, MemoryStore};
+use super::search::{Rule, Rules};
 use crate::civil;
 
 /// Larger bodies pass by.
@@ -75,6 +76,7 @@ pub struct Cache {
     store: Arc<dyn CacheStore>,
     options: CacheOptions,
     validating: Arc<Mutex<HashSet<CacheKey>>>,
+    rules: Arc<Mutex<Rules>>,
 }
 
 /// The one validation of a response that is under way in the background.
@@ -94,6 +96,7 @@ impl Drop for Validation {
 #[derive(Debug)]
 pub struct Stale {
     key: CacheKey,
+    uri: Uri,
     method: Method,
     entry: Arc<Entry>,
     while_revalidating: bool,
@@ -136,7 +139,7 @@ impl Cache {
 
     /// A cache over a store of your own.
     pub fn with_store(store: impl CacheStore + 'static, options: CacheOptions) -> Self {
-        Self { store: Arc::new(store), options, validating: Arc::default() }
+        Self { store: Arc::new(store), options, validating: Arc::default(), rules: Arc::default() }
     }
 
     /// What there is for this request. Requests other than GET and HEAD, with a range or with conditions of their own find nothing.
@@ -194,21 +197,24 @@ impl Cache {
             // Nobody can make us forget what is another's.
             crate::uri::resolve(&request.uri, reference).ok().filter(|uri| crate::uri::same_origin(&request.uri, uri))
         });
-        let keys: Vec<CacheKey> =
-            std::iter::once(request.uri.clone()).chain(named).filter_map(|uri| CacheKey::new(&uri)).collect();
-        keys.iter().for_each(|key| self.store.remove(key));
+        std::iter::once(request.uri.clone()).chain(named).for_each(|uri| self.remove(&uri));
     }
 
     /// Forgets what there is for a URL.
     pub fn remove(&self, uri: &Uri) {
-        if let Some(key) = CacheKey::new(uri) {
-            self.store.remove(&key);
-        }
+        self.keys(uri).iter().for_each(|key| self.store.remove(key));
     }
 
     /// Forgets all.
     pub fn clear(&self) {
         self.store.clear();
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Where a response to `uri` may be: under its own key, and under those that it shares by what servers told.
+    fn keys(&self, uri: &Uri) -> Vec<CacheKey> {
+        let shared = self.rules.lock().unwrap_or_else(PoisonError::into_inner).keys(uri);
+        CacheKey::new(uri).into_iter().chain(shared).collect()
     }
 
     /// The right to validate `stale` in the background, unless somebody has it already.
@@ -231,10 +237,11 @@ impl Cache {
         if !readable || OWN.iter().any(|name| request.headers.contains_key(name)) {
             return nothing;
         }
-        let Some(key) = CacheKey::new(&request.uri) else { return nothing };
-        // The newest is last.
-        let found = self.store.load(&key).into_iter().rev().find(|entry| entry.answers(&request.headers));
-        let Some(entry) = found else { return nothing };
+        // The newest of each is last.
+        let newest =
+            |key: &CacheKey| self.store.load(key).into_iter().rev().find(|entry| entry.answers(&request.headers));
+        let found = self.keys(&request.uri).into_iter().filter_map(|key| newest(&key).map(|entry| (key, entry)));
+        let Some((key, entry)) = found.max_by_key(|(_, entry)| entry.received_at()) else { return nothing };
         if is_good(&entry, &asked, now) {
             return Lookup::Hit(entry.response(&request.method, now));
         }
@@ -261,7 +268,8 @@ impl Cache {
         let if_error = asked.stale_if_error.or(said.stale_if_error).or(own).filter(|_| !strict);
         let while_revalidating =
             !strict && !reload && said.stale_while_revalidate.is_some_and(|most| staleness <= most);
-        Stale { key, method: request.method.clone(), entry, while_revalidating, if_error }
+        let (uri, method) = (request.uri.clone(), request.method.clone());
+        Stale { key, uri, method, entry, while_revalidating, if_error }
     }
 
     pub(super) fn store_at(
@@ -275,14 +283,7 @@ impl Cache {
         if body.len() > self.options.max_body {
             return false;
         }
-        let Some(key) = CacheKey::new(&request.uri) else { return false };
-        match Entry::new(request, sent, response, body, now) {
-            Some(entry) => {
-                self.put(&key, entry);
-                true
-            }
-            None => false,
-        }
+        Entry::new(request, sent, response, body, now).is_some_and(|entry| self.put(&request.uri, entry))
     }
 
     pub(super) fn refresh_at(
@@ -300,16 +301,24 @@ impl Cache {
         if entry.control.no_store {
             self.store.remove(&stale.key);
         } else {
-            self.put(&stale.key, entry);
+            self.put(&stale.uri, entry);
         }
         Some(response)
     }
 
-    fn put(&self, key: &CacheKey, entry: Entry) {
-        let mut entries = self.store.load(key);
+    /// Keeps it for `uri`, and for whatever is the same by its own rule.
+    fn put(&self, uri: &Uri, entry: Entry) -> bool {
+        let rule = Rule::of(entry.headers());
+        let shared = rule.as_ref().and_then(|rule| rule.key(uri));
+        if let (Some(rule), Some(_)) = (&rule, &shared) {
+            self.rules.lock().unwrap_or_else(PoisonError::into_inner).learn(uri, rule);
+        }
+        let Some(key) = shared.or_else(|| CacheKey::new(uri)) else { return false };
+        let mut entries = self.store.load(&key);
         entries.retain(|old| !old.is_same_variant(&entry));
         entries.push(Arc::new(entry));
-        self.store.replace(key, entries);
+        self.store.replace(&key, entries);
+        true
     }
 }
 

@@ -35,7 +35,12 @@ impl CacheKey {
         Some(Self(format!("{scheme}://{host}:{port}{path}{query}").into()))
     }
 
-    /// The URL that it stands for, with its port.
+    /// A key of several URLs.
+    pub(super) fn from_text(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The URL that it stands for, with its port; where a response is good for several (`No-Vary-Search`), a text that no URL has.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -128,6 +133,11 @@ impl Entry {
     pub(super) fn answers(&self, headers: &HeaderMap) -> bool {
         self.authorization == authorization(headers)
             && self.vary.iter().all(|(name, value)| said(headers, name) == *value)
+    }
+
+    /// When it was received, or last validated, in seconds.
+    pub(super) fn received_at(&self) -> i64 {
+        self.received
     }
 
     /// Whether both were selected by the same fields of requests, so that one takes the other's place.

@@ -3,10 +3,11 @@
 //! - **What works**: storing by the rules of a private cache, `max-age`, `Expires`, heuristics (a tenth of the age of the document), Age
 //!   from dates and delays, Vary, validation by ETag and Last-Modified with the merge of a 304, `no-store`, `no-cache`,
 //!   `must-revalidate`, `must-understand`, `immutable` (RFC 8246), the requests' `max-age`, `min-fresh`, `max-stale`, `only-if-cached`,
-//!   `stale-while-revalidate` and `stale-if-error` (RFC 5861), invalidation by unsafe methods, HEAD out of what GET left.
+//!   `stale-while-revalidate` and `stale-if-error` (RFC 5861), `No-Vary-Search` (URLs that differ in what the response does not
+//!   depend on share it; the rules are learned from responses, and anew after a start), invalidation by unsafe methods, HEAD out of what GET left.
 //! - **What is not done**: what a redirect led to is not kept (turn redirects off, and each answer is); ranges (such requests pass
 //!   by, 206 is not kept), answers to POST, trailers, updates by HEAD,
-//!   `No-Vary-Search`, entries on disk (bring a [`CacheStore`] of your own). `s-maxage` and `proxy-revalidate` are for shared
+//!   entries on disk (bring a [`CacheStore`] of your own). `s-maxage` and `proxy-revalidate` are for shared
 //!   caches and are not looked at.
 //! - **Security**: one [`Cache`] is for one user. Even so a response to a request with credentials in `Authorization` is given to
 //!   requests with the same ones alone. `Set-Cookie` is not kept, so an old session can't come back. Sizes are bounded.
@@ -38,6 +39,7 @@ mod engine;
 mod entry;
 mod layer;
 mod memory;
+mod search;
 #[cfg(test)]
 mod tests;
 

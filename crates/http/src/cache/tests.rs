@@ -433,3 +433,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn urls_that_differ_in_what_does_not_matter_share_a_response() {
+    let cache = Cache::new();
+    let at = |query: &str| ask(&format!("GET https://example.com/doc?{query}"), "");
+    let keep = |request: &request::Parts, rule: &str, body: &'static str, after: i64| {
+        let headers = format!("cache-control: max-age=60\netag: \"{body}\"\n{rule}");
+        assert!(cache.store_at(request, NOW + after, &say(200, &headers), body.into(), NOW + after));
+    };
+    let body = |request: &request::Parts, after: i64| match cache.lookup_at(request, NOW + after) {
+        Lookup::Hit(hit) => Some(hit.into_body()),
+        _ => None,
+    };
+    keep(&at("id=1&utm=a"), "no-vary-search: params=(\"utm\")", "one", 0);
+    assert_eq!(body(&at("id=1&utm=b"), 1).unwrap(), "one");
+    assert_eq!(body(&at("utm=c&id=1"), 1).unwrap(), "one");
+    assert_eq!(body(&at("id=2&utm=a"), 1), None);
+    assert_eq!(body(&ask("GET https://example.com/other?id=1", ""), 1), None);
+    // The newest answer counts, whatever rule it came with.
+    keep(&at("id=1&utm=b"), "", "two", 5);
+    assert_eq!(body(&at("id=1&utm=b"), 6).unwrap(), "two");
+    assert_eq!(body(&at("id=1&utm=a"), 6).unwrap(), "one");
+    // A validation is good for all of them.
+    let stale = stale(&cache, &at("utm=z&id=1"), 61);
+    let mut conditions = HeaderMap::new();
+    stale.make_conditional(&mut conditions);
+    assert_eq!(conditions["if-none-match"], "\"one\"");
+    assert!(cache.refresh_at(&stale, NOW + 61, &say(304, "cache-control: max-age=60"), NOW + 61).is_some());
+    assert_eq!(body(&at("id=1&utm=a"), 62).unwrap(), "one");
+    // An unsafe method to one of them makes all of them forgotten.
+    cache.invalidate(&ask("POST https://example.com/doc?id=1&utm=q", ""), &say(200, ""));
+    assert_eq!(body(&at("id=1&utm=a"), 62), None);
+    keep(&at("a=1&b=2"), "no-vary-search: key-order", "three", 70);
+    assert_eq!(body(&at("b=2&a=1"), 70).unwrap(), "three");
+    cache.clear();
+    assert_eq!(body(&at("b=2&a=1"), 70), None);
+}

@@ -322,7 +322,7 @@ fn what_cannot_be_said_plainly_is_not_signed() {
         (response, vec![Component::from("@method").req()]),
     ] {
         let mut input = crate::structured::InnerList::default();
-        input.items = components.iter().map(|component| component.0.clone()).collect();
+        input.items.extend(components.iter().map(|component| component.0.clone()));
         assert!(message.base(&input).is_err(), "{components:?}");
     }
 }
