@@ -1,5 +1,5 @@
 //! One connection for several origins (RFC 9113 9.1.1, RFC 9114 3.3): where the certificate is for all of them and they are at one
-//! address, or the server says with an ORIGIN frame what it serves (RFC 8336).
+//! address, or the server says with an ORIGIN frame what it serves (RFC 8336, RFC 9412).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

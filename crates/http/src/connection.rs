@@ -155,10 +155,10 @@ impl Manager {
             options = options.keepalive(interval);
         }
         let told = group.clone();
-        let options = options.on_event(move |event| {
-            if matches!(event, h3::Event::GoAway(_)) {
-                told.drain();
-            }
+        let options = options.on_event(move |event| match event {
+            h3::Event::GoAway(_) => told.drain(),
+            h3::Event::Origin(origins) => told.add_origins(&origins),
+            _ => {}
         });
         let connector = self.connector(key);
         let (send, connection) = h3::connect_as(connector, &key.endpoint, &key.name, options).await?;

@@ -213,3 +213,85 @@ async fn origins_share_a_connection_of_http3_too() {
     let url = format!("https://c.test:{}/", addr.port());
     assert_eq!(client.get(url).send().await.unwrap_err().kind(), Kind::Tls);
 }
+
+/// The same over HTTP/3, without an engine: it reads each request to its end, and answers 200.
+fn naming_by_quic(
+    certs: &Certs,
+    frames: impl Fn(u16) -> Vec<u8> + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(pem(certs).alpn(["h3"]).config()).unwrap();
+    let endpoint = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), ANY).unwrap();
+    let addr = endpoint.local_addr().unwrap();
+    let count: Arc<AtomicUsize> = Arc::default();
+    let (counter, frames) = (count.clone(), frames(addr.port()));
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let frames = frames.clone();
+            tokio::spawn(async move {
+                let Ok(quic) = incoming.await else { return };
+                let mut control = quic.open_uni().await.unwrap();
+                // The type of the stream, empty SETTINGS, and what is to be said.
+                control.write_all(&[&[0, 4, 0][..], &frames].concat()).await.unwrap();
+                while let Ok((mut send, mut recv)) = quic.accept_bi().await {
+                    let _ = recv.read_to_end(1 << 16).await;
+                    // HEADERS with nothing but the static `:status: 200`.
+                    let _ = send.write_all(&[1, 3, 0, 0, 0xd9]).await;
+                    let _ = send.finish();
+                }
+            });
+        }
+    });
+    (addr, count)
+}
+
+fn origin_frame(origins: &[String]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for origin in origins {
+        payload.extend(u16::try_from(origin.len()).unwrap().to_be_bytes());
+        payload.extend(origin.as_bytes());
+    }
+    // A length of two bytes, as QUIC writes integers.
+    let length = (u16::try_from(payload.len()).unwrap() | 0x4000).to_be_bytes();
+    [&[0xc][..], &length, &payload].concat()
+}
+
+#[tokio::test]
+async fn what_a_server_says_over_http3_goes_before_addresses_too() {
+    let certs = Certs::new();
+    let (addr, count) = naming_by_quic(&certs, |port| {
+        origin_frame(&[format!("https://AWAY.test:{port}"), format!("https://c.test:{port}")])
+    });
+    let client = builder(&certs).version(Version::Http3Only).build().unwrap();
+    let get = async |host: &str| {
+        let response = client.get(format!("https://{host}:{}/", addr.port())).send().await.unwrap();
+        assert_eq!(response.version(), Spoken::HTTP_3);
+        let reused = response.is_reused();
+        response.bytes().await.unwrap();
+        reused
+    };
+    assert!(!get("a.test").await);
+    // Elsewhere by its address, here by the server's word; and in the certificate.
+    assert!(get("away.test").await);
+    // Here by its address, and not by the server's word.
+    assert!(!get("b.test").await);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    let url = format!("https://c.test:{}/", addr.port());
+    assert_eq!(client.get(url).send().await.unwrap_err().kind(), Kind::Tls);
+}
+
+#[tokio::test]
+async fn origins_that_are_broken_or_too_long_say_nothing() {
+    let certs = Certs::new();
+    let broken = [&[0xc, 4, 0, 9][..], b"ab"].concat();
+    let long = [&[0xc, 0x80, 0, 0x40, 1][..], &vec![0; 0x4001]].concat();
+    for frames in [broken, long, vec![0xc, 1, 0]] {
+        let (addr, count) = naming_by_quic(&certs, move |_| frames.clone());
+        let client = builder(&certs).version(Version::Http3Only).build().unwrap();
+        for host in ["a.test", "b.test"] {
+            let url = format!("https://{host}:{}/", addr.port());
+            client.get(url).send().await.unwrap().bytes().await.unwrap();
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}

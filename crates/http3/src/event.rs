@@ -1,5 +1,7 @@
 //! What is said about the connection as a whole.
 
+use bytes::Bytes;
+
 use crate::proto::settings::PeerSettings;
 
 /// What the peer said in its GOAWAY (RFC 9114 5.2).
@@ -18,6 +20,8 @@ pub enum Event {
     Settings(PeerSettings),
     /// The peer will process nothing from a stream on; it may come again with a lower one.
     GoAway(GoAway),
+    /// What the server says that it serves (RFC 9412).
+    Origin(Vec<Bytes>),
     /// Whether the server took what was sent before the handshake was done. What it did not take was sent again.
     EarlyData {
         /// It did.

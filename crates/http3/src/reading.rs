@@ -177,7 +177,7 @@ impl Reading {
                     spent.map_err(|()| Violation::of_stream(Code::EXCESSIVE_LOAD, "frames without use"))?;
                 }
                 // The role allows no other.
-                Some(Frame::Settings(_) | Frame::GoAway(_)) => {}
+                Some(Frame::Settings(_) | Frame::GoAway(_) | Frame::Origin(_)) => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use quinn::{ReadError, RecvStream};
 use crate::datagrams;
 use crate::event::{Event, GoAway};
 use crate::proto::code::Code;
-use crate::proto::frame::{Frame, Frames, Role};
+use crate::proto::frame::{self, Frame, Frames, Role};
 use crate::proto::settings::PeerSettings;
 use crate::proto::{Violation, varint};
 use crate::shared::{Critical, Shared};
@@ -81,6 +81,7 @@ async fn control(shared: &Shared, mut recv: RecvStream, mut input: Bytes) -> Res
             match frame {
                 Frame::Settings(payload) => on_settings(shared, &payload)?,
                 Frame::GoAway(id) => on_goaway(shared, id)?,
+                Frame::Origin(payload) => on_origin(shared, payload)?,
                 Frame::Idle(len) => shared
                     .spend(len, 0)
                     .map_err(|()| Violation::new(Code::EXCESSIVE_LOAD, "frames without use on the control stream"))?,
@@ -129,6 +130,16 @@ fn on_goaway(shared: &Shared, id: u64) -> Result<(), Violation> {
     drop(refused);
     shared.changed.notify_waiters();
     shared.event(Event::GoAway(goaway));
+    Ok(())
+}
+
+/// ORIGIN (RFC 9412): one that breaks its rules is ignored.
+fn on_origin(shared: &Shared, payload: Bytes) -> Result<(), Violation> {
+    let long = payload.len() as u64;
+    shared.spend(long, 0).map_err(|()| Violation::new(Code::EXCESSIVE_LOAD, "origins without end"))?;
+    if let Some(origins) = frame::origins(payload) {
+        shared.event(Event::Origin(origins));
+    }
     Ok(())
 }
 

@@ -13,12 +13,18 @@ pub(crate) const CANCEL_PUSH: u64 = 0x3;
 pub(crate) const SETTINGS: u64 = 0x4;
 pub(crate) const PUSH_PROMISE: u64 = 0x5;
 pub(crate) const GOAWAY: u64 = 0x7;
+/// RFC 9412.
+pub(crate) const ORIGIN: u64 = 0xc;
 pub(crate) const MAX_PUSH_ID: u64 = 0xd;
 
 /// The longest frame head: two integers of eight bytes.
 const MAX_HEAD: usize = 16;
 /// Bytes of SETTINGS. A real peer's take some fifty.
 const MAX_SETTINGS_LEN: u64 = 4096;
+/// Bytes of ORIGIN: as many as a frame of HTTP/2 has. A longer one is passed over.
+const MAX_ORIGIN_LEN: u64 = 16_384;
+/// Origins of one frame that are kept.
+const MAX_ORIGINS: usize = 128;
 
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +42,7 @@ pub(crate) enum Frame {
     Headers(Bytes),
     Settings(Bytes),
     GoAway(u64),
+    Origin(Bytes),
     /// One that we don't know, of this length; it will be skipped. Or data that is none. Both cost us work for nothing.
     Idle(u64),
 }
@@ -194,6 +201,10 @@ impl Frames {
                 Ok(size @ 1..=8) => Ok(Step::Gather(kind, size)),
                 _ => Err(Violation::new(Code::FRAME_ERROR, "GOAWAY that is not one id")),
             },
+            ORIGIN => match usize::try_from(len) {
+                Ok(size) if len <= MAX_ORIGIN_LEN => Ok(Step::Gather(kind, size)),
+                _ => Ok(Step::Skip(len)),
+            },
             CANCEL_PUSH => Err(Violation::new(Code::ID_ERROR, "a push is cancelled, and none was granted")),
             DATA | HEADERS | PUSH_PROMISE => unexpected("a frame of requests on the control stream"),
             MAX_PUSH_ID => unexpected("MAX_PUSH_ID from a server"),
@@ -207,11 +218,29 @@ fn finish(kind: u64, payload: Bytes) -> Result<Frame, Violation> {
     match kind {
         HEADERS => Ok(Frame::Headers(payload)),
         SETTINGS => Ok(Frame::Settings(payload)),
+        ORIGIN => Ok(Frame::Origin(payload)),
         _ => match varint::read(&payload) {
             Some((id, len)) if len == payload.len() => Ok(Frame::GoAway(id)),
             _ => Err(Violation::new(Code::FRAME_ERROR, "GOAWAY that is not one id")),
         },
     }
+}
+
+/// The origins of an ORIGIN frame (RFC 8336 2.1); `None` where it is broken.
+pub(crate) fn origins(mut payload: Bytes) -> Option<Vec<Bytes>> {
+    let mut origins = Vec::new();
+    while !payload.is_empty() {
+        let len = usize::from(payload.try_get_u16().ok()?);
+        if len > payload.len() {
+            return None;
+        }
+        // Of their own: what was read with them may be much more.
+        let origin = Bytes::copy_from_slice(&payload.split_to(len));
+        if origins.len() < MAX_ORIGINS {
+            origins.push(origin);
+        }
+    }
+    Some(origins)
 }
 
 #[inline]
