@@ -1,4 +1,4 @@
-//! Fetches URLs, as curl does: `cargo run --example get -- [--http1|--http2|--http3] [--proxy HOP] [--timings] [-H 'name: value']
+//! Fetches URLs, as curl does: `cargo run --example get -- [--http1|--http2|--http3] [--proxy HOP|system] [--timings] [-H 'name: value']
 //! [-X METHOD] [-d BODY] [-i] URL`.
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
@@ -6,7 +6,7 @@
 use portolan_core::{Error, Hop, Result};
 use portolan_http::{Client, Response, Version};
 
-const USAGE: &str = "usage: get [--http1|--http2|--http3] [--proxy HOP] [--timings] [-i] [-X METHOD] [-d BODY] [-H 'NAME: VALUE'] URL..";
+const USAGE: &str = "usage: get [--http1|--http2|--http3] [--proxy HOP|system] [--timings] [-i] [-X METHOD] [-d BODY] [-H 'NAME: VALUE'] URL..";
 
 #[derive(Default)]
 struct Wanted {
@@ -29,7 +29,12 @@ async fn main() -> Result<()> {
             "--http1" => client = client.version(Version::Http1Only),
             "--http2" => client = client.version(Version::Http2Only),
             "--http3" => client = client.version(Version::Http3Only),
-            "--proxy" => client = client.proxy(Hop::parse(&args.next().ok_or_else(usage)?)?),
+            "--proxy" => {
+                client = match args.next().ok_or_else(usage)?.as_str() {
+                    "system" => client.proxy_from_system(),
+                    hop => client.proxy(Hop::parse(hop)?),
+                };
+            }
             "--timings" => wanted.timings = true,
             "-i" => wanted.head = true,
             "-X" => wanted.method = args.next(),

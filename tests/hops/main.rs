@@ -11,6 +11,7 @@
 
 mod auth;
 mod config;
+mod desktop;
 mod examples;
 mod faults;
 mod h2;

@@ -406,6 +406,24 @@ impl ConnectorBuilder {
         Ok(self)
     }
 
+    /// Takes the proxies of the environment where it names any, and otherwise those of the desktop's settings: GNOME's (by `gsettings`),
+    /// KDE's, those of macOS (by `scutil`) and of Windows (by `reg`), as they are now. Reading them may take a program, so this blocks for
+    /// as long, 5 s at most.
+    ///
+    /// What is set and can't be followed (a PAC script), and settings that can't be read because there is no desktop, are errors of
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): whether to go directly then is the caller's to say.
+    pub fn proxy_from_system(self) -> Result<Self> {
+        self.proxy_from_system_with(&HopSchemes::default())
+    }
+
+    /// The same with hops of other crates.
+    pub fn proxy_from_system_with(mut self, schemes: &HopSchemes) -> Result<Self> {
+        for route in crate::hop::desktop::routes(schemes)? {
+            self.routes.push_route(route);
+        }
+        Ok(self)
+    }
+
     /// What targets are told of the client ahead of all else, TLS too: for servers that expect the PROXY protocol. A server that
     /// doesn't takes it for garbage.
     pub fn proxy_header(mut self, header: ProxyHeader) -> Self {

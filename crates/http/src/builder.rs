@@ -107,6 +107,12 @@ impl ClientBuilder {
         self.change(ConnectorBuilder::proxy_from_env)
     }
 
+    /// Takes the proxies of the environment, or those of the desktop's settings: see
+    /// [`ConnectorBuilder::proxy_from_system`](portolan_core::ConnectorBuilder::proxy_from_system). Default: neither is asked.
+    pub fn proxy_from_system(self) -> Self {
+        self.change(ConnectorBuilder::proxy_from_system)
+    }
+
     /// How TLS is spoken with servers: roots, client certificate, pins, versions.
     pub fn tls(self, tls: Tls) -> Self {
         self.change(|net| Ok(net.tls(tls)))

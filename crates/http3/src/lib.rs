@@ -4,7 +4,7 @@
 //!   is `h3` alone. QUIC runs over the connector's datagrams, so also through a SOCKS5 relay.
 //! - **What works**: requests and streamed bodies with backpressure, trailers both ways, informational responses, QPACK with
 //!   the dynamic table both ways, the peer's MAX_FIELD_SECTION_SIZE, GOAWAY and H3_REQUEST_REJECTED as exact
-//!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297),
+//!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297), ORIGIN (RFC 9412) as an event,
 //!   proxies ([`hop`]), early data on request, going over to another way ([`SendRequest::rebind`]). Where no relay is between,
 //!   many datagrams go through one system call (GSO, GRO, recvmmsg), congestion is marked (ECN), and what the path carries is
 //!   probed for ([`SendRequest::mtu`]).

@@ -89,6 +89,12 @@ fn ways(config: &Config, schemes: &HopSchemes, mut net: ConnectorBuilder) -> Res
         }
         net = net.proxy_from_env_with(schemes)?;
     }
+    if config.proxy_from_system {
+        if config.via.is_some() || config.proxy_from_env {
+            return Err(Error::usage("via, proxy_from_env and proxy_from_system: one of them says the way"));
+        }
+        net = net.proxy_from_system_with(schemes)?;
+    }
     if config.via.is_none() && !config.or_via.is_empty() {
         return Err(Error::usage("or_via without via"));
     }

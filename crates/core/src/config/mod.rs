@@ -105,6 +105,10 @@ pub struct Config {
     /// Whether the proxies of the environment are taken. Not together with `via`.
     #[serde(skip_serializing_if = "is_default")]
     pub proxy_from_env: bool,
+    /// Whether those of the desktop's settings are taken where the environment names none: see
+    /// [`ConnectorBuilder::proxy_from_system`]. Not together with `via`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub proxy_from_system: bool,
     /// See [`ConnectorBuilder::trust_hop_resolution`].
     #[serde(skip_serializing_if = "is_default")]
     pub trust_hop_resolution: bool,

@@ -7,6 +7,25 @@ use crate::error::{Error, Result};
 /// `AUTO_PROXY` is the address of a script.
 const KNOWN: [&str; 5] = ["http", "https", "all", "no", "auto"];
 
+/// What is never reached through a proxy: this machine.
+pub(super) const HERE: &str = "localhost, 127.0.0.0/8, ::1";
+
+/// Whether the environment names a proxy.
+pub(super) fn names_proxies() -> bool {
+    std::env::vars_os().any(|(name, value)| {
+        let name = name.to_str().unwrap_or_default().to_ascii_lowercase();
+        !["no_proxy", "auto_proxy"].contains(&name.as_str())
+            && name.ends_with("_proxy")
+            && !value.to_string_lossy().trim().is_empty()
+    })
+}
+
+/// One variable of the environment, for the desktop's settings.
+#[allow(clippy::disallowed_methods, reason = "the caller asked for the settings of the system")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// `NO_PROXY` first, of which what is no pattern is passed over, as everybody does; then the proxy of each scheme (`REDIS_PROXY`),
 /// then `HTTP_PROXY` for `http` and `ws`, `HTTPS_PROXY` for `https` and `wss`, `ALL_PROXY` for all else and for those where they
 /// have none. Lower case wins over upper case. This machine is never reached through a proxy.
@@ -33,7 +52,7 @@ fn routes_from(vars: &[(String, String)], schemes: &HopSchemes) -> Result<Vec<Ro
             |error: Error| Error::usage(format!("a proxy of the environment is no proxy url: {}", error.message()));
         schemes.ways(value).map_err(told)
     };
-    let mut routes = vec![Route::to("localhost, 127.0.0.0/8, ::1")?.direct()];
+    let mut routes = vec![Route::to(HERE)?.direct()];
     if let Some(no_proxy) = either("no") {
         routes.push(Route::to_known(no_proxy).direct());
     }

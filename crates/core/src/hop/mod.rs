@@ -1,5 +1,6 @@
 //! Proxies: each a [`Dial`] that wraps the one beneath it.
 
+pub(crate) mod desktop;
 pub(crate) mod env;
 mod header;
 mod http;

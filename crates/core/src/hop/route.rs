@@ -37,6 +37,8 @@ enum HostPattern {
     Suffix(String),
     /// Only what is under it.
     Under(String),
+    /// Names without a dot.
+    Local,
     Net(Net),
 }
 
@@ -54,7 +56,7 @@ impl std::fmt::Debug for Net {
 
 impl Route {
     /// For these destinations, separated by commas or spaces: `example.org` (and all under it), `*.example.org` (only under it),
-    /// `10.0.0.0/8`, `[::1]`, each with a port behind a colon where only that is meant; `*` for all.
+    /// `10.0.0.0/8`, `[::1]`, each with a port behind a colon where only that is meant; `<local>` for names without a dot; `*` for all.
     pub fn to(patterns: &str) -> Result<Self> {
         let parsed = split(patterns).map(pattern).collect::<Result<_>>()?;
         Ok(Self { scheme: Vec::new(), patterns: Some(parsed), chains: Vec::new() })
@@ -112,6 +114,7 @@ impl Pattern {
             (HostPattern::Net(net), Host::Ip(ip, _)) => net.contains(*ip),
             (HostPattern::Suffix(suffix), Host::Name(name)) => &**name == suffix || under(name, suffix),
             (HostPattern::Under(suffix), Host::Name(name)) => under(name, suffix),
+            (HostPattern::Local, Host::Name(name)) => !name.contains('.'),
             _ => false,
         }
     }
@@ -138,6 +141,7 @@ fn pattern(text: &str) -> Result<Pattern> {
     }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let host = match host.strip_prefix("*.") {
+        _ if host == "<local>" => HostPattern::Local,
         Some(suffix) => HostPattern::Under(suffix.to_owned()),
         None => HostPattern::Suffix(host.trim_start_matches('.').to_owned()),
     };
