@@ -63,6 +63,7 @@ impl Codec for Laws {
                 super::varint::put(*id, &mut payload);
                 put(frame::GOAWAY, &payload, dst);
             }
+            Frame::Origin(payload) => put(frame::ORIGIN, payload, dst),
             Frame::Idle(len) => put(0x21, &vec![0; usize::try_from(*len).unwrap()], dst),
         }
         Ok(())
