@@ -147,7 +147,9 @@ impl Proxy {
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let wrong = |_| Error::usage("not a header name, or a control character in its value");
         let name = HeaderName::try_from(name).map_err(|error| wrong(error.into()))?;
-        let value = HeaderValue::try_from(value).map_err(|error| wrong(http::Error::from(error)))?;
+        let mut value = HeaderValue::try_from(value).map_err(|error| wrong(http::Error::from(error)))?;
+        // What a proxy wants to hear may be a key.
+        value.set_sensitive(true);
         self.headers.append(name, value);
         Ok(self)
     }

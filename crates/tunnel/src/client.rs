@@ -80,7 +80,14 @@ impl Tunnel {
         let (request, parsed) = (Request::new(&url)?, Url::parse(&url)?);
         let (secure, port) = if request.is_secure() { (true, 443) } else { (false, 80) };
         let endpoint = parsed.endpoint(port)?;
-        Ok(Self { endpoint, secure, request, login: parsed.credentials(), keepalive: None, raw: Some(raw) })
+        Ok(Self {
+            endpoint,
+            secure,
+            request,
+            login: parsed.credentials(),
+            keepalive: None,
+            raw: Some(raw.without_login()),
+        })
     }
 
     /// The one target of a gateway whose URL names none.
@@ -280,4 +287,20 @@ fn closed(frame: Option<&CloseFrame>) -> Error {
         .with_phase(Phase::Hop)
         .with_code(i64::from(code))
         .with_protocol(PROTOCOL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_authenticates_is_neither_shown_nor_said_twice() {
+        let tunnel = Tunnel::raw("ws://ann:sesame@gateway.example/{host}?p={port}").unwrap();
+        let tunnel = tunnel.header("cookie", "key=sesame").unwrap();
+        let shown = format!("{tunnel:?} {:?}", tunnel.clone().hop());
+        assert!(!shown.contains("sesame") && !shown.contains("YW5u") && shown.contains("ann:***@"), "{shown}");
+        // A user in the URL of each request would take the place of what is said later.
+        let url = tunnel.raw.unwrap().url(&Endpoint::new("db.test", 1).unwrap());
+        assert_eq!(url, "ws://gateway.example/db.test?p=1");
+    }
 }

@@ -104,7 +104,8 @@ impl Request {
     /// A header more: a cookie, an authorization. Those that the handshake itself writes are refused.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self> {
         let name = HeaderName::try_from(name).map_err(|_| usage("a header name that is none"))?;
-        let value = HeaderValue::try_from(value).map_err(|_| usage("a header value that is none"))?;
+        let mut value = HeaderValue::try_from(value).map_err(|_| usage("a header value that is none"))?;
+        value.set_sensitive([header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(&name));
         if OWN.contains(&name) {
             return Err(usage("a header that the handshake writes itself"));
         }
