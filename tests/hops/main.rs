@@ -19,6 +19,7 @@ mod h3;
 mod jump;
 mod kerberos;
 mod matrix;
+mod places;
 mod policy;
 mod proxy_header;
 mod ssh;
