@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ impl Connector {
     /// A plain stream to `to`, through whatever hops its route has. Dropping the future closes what was opened.
     pub async fn connect(&self, to: &Endpoint) -> Result<Stream> {
         let cx = self.context(to);
-        cx.told(self.bounded(self.stream(to, &cx))).await
+        cx.told(self.bounded(Box::pin(self.stream(to, &cx)))).await
     }
 
     /// A stream for requests of plain HTTP to `to`: to the target itself, or to the HTTP proxy that ends its route, which wants
@@ -115,7 +116,7 @@ impl Connector {
     pub async fn connect_http(&self, to: &Endpoint) -> Result<Stream> {
         let cx = self.context(to);
         let cx = if self.forwards(to)?.is_some() { cx.of_plain_http() } else { cx };
-        cx.told(self.bounded(self.stream(to, &cx))).await
+        cx.told(self.bounded(Box::pin(self.stream(to, &cx)))).await
     }
 
     /// Which route's proxies forward plain HTTP to `to`, if they do: whatever goes by the same route may share a connection of
@@ -157,11 +158,12 @@ impl Connector {
             let alpn = (!alpn.is_empty()).then_some(alpn);
             stream.start_tls_with(name, &settings.tls, alpn, settings.timeouts.tls_limit()).await
         };
-        cx.told(self.bounded(work)).await
+        cx.told(self.bounded(Box::pin(work))).await
     }
 
-    /// A whole call, within its deadline. Nothing of the protocol's was sent in it.
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    /// A whole call, within its deadline. Nothing of the protocol's was sent in it. The work comes boxed: it is large, and every
+    /// caller's future would carry it.
+    async fn bounded<T>(&self, work: Pin<Box<impl Future<Output = Result<T>>>>) -> Result<T> {
         let result = clock::within(self.0.settings.timeouts.total_limit(), Phase::Total, work).await;
         result.map_err(|error| match error.phase() {
             Some(Phase::Total) if error.is_timeout() => error.with_delivery(crate::Delivery::NotSent),
@@ -227,7 +229,7 @@ impl Connector {
             }
             Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
         };
-        cx.told(self.bounded(work)).await
+        cx.told(self.bounded(Box::pin(work))).await
     }
 
     /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.

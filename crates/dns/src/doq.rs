@@ -159,7 +159,7 @@ impl Server {
 impl Carrier for Server {
     fn ask<'a>(&'a self, query: &'a Query, limit: Option<Duration>) -> BoxFuture<'a, Result<Carried>> {
         Box::pin(async move {
-            let asked = clock::within(limit, Phase::FirstByte, self.asked(query)).await;
+            let asked = clock::within(limit, Phase::FirstByte, Box::pin(self.asked(query))).await;
             if asked.as_ref().is_err_and(Error::is_timeout) {
                 // Whoever comes next should not wait for the same silence.
                 if let Ok(mut kept) = self.kept.try_lock() {
