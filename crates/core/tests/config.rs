@@ -197,7 +197,9 @@ fn what_is_not_known_or_does_not_fit_is_refused_with_what_would() {
         ("[tcp]\nkeepalive_count = 1", "go together"),
         ("[resolver]\nmin_ttl = '1s'", "go together"),
         ("[resolver]\ncache = false\nentries = 5", "without cache"),
-        ("[policy]\nallow = ['10.0.0.0/99']", "no network"),
+        ("[policy]\nallow = ['10.0.0.0/99']", "policy: \"10.0.0.0/99\" is no network"),
+        ("via = 'http://a'\nor_via = ['http://u:p@a:x']", "or_via: invalid port"),
+        ("[[routes]]\nvia = 'http://a'\n[[routes]]\nvia = 'ftp://u:p@a'", "routes[1]: no hop"),
         ("proxy_header = 'v3'", "v1 and v2"),
         ("proxy_header = { version = 'v1', crc32c = true }", "addresses alone"),
     ] {

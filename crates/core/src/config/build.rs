@@ -8,7 +8,7 @@ use super::{
     TimeoutsConfig, WayConfig, is_default,
 };
 use crate::connector::{Connector, ConnectorBuilder};
-use crate::error::{Error, Result};
+use crate::error::{Error, Phase, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, HopSchemes, Route};
 use crate::policy::Policy;
@@ -58,8 +58,8 @@ fn to_servers(config: &Config, net: ConnectorBuilder, resolvers: &ResolverScheme
 /// All but the resolver, and what targets alone are told.
 fn plain(config: &Config, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
     let mut net = Connector::builder()
-        .policy(policy(&config.policy)?)
-        .hop_policy(policy(&config.hop_policy)?)
+        .policy(of("policy", policy(&config.policy))?)
+        .hop_policy(of("hop_policy", policy(&config.hop_policy))?)
         .trust_hop_resolution(config.trust_hop_resolution)
         .timeouts(timeouts(&config.timeouts))
         .tcp(tcp(&config.tcp)?)
@@ -68,20 +68,20 @@ fn plain(config: &Config, schemes: &HopSchemes) -> Result<ConnectorBuilder> {
         net = net.bind(bind(&config.bind));
     }
     if !is_default(&config.tls) {
-        net = net.tls(config.tls.to_tls()?);
+        net = net.tls(of("tls", config.tls.to_tls())?);
     }
     if !is_default(&config.hop_tls) {
-        net = net.hop_tls(config.hop_tls.to_tls()?);
+        net = net.hop_tls(of("hop_tls", config.hop_tls.to_tls())?);
     }
     ways(config, schemes, net)
 }
 
 fn ways(config: &Config, schemes: &HopSchemes, mut net: ConnectorBuilder) -> Result<ConnectorBuilder> {
     if let Some(direct) = &config.no_proxy {
-        net = net.route(Route::to(direct)?.direct());
+        net = net.route(of("no_proxy", Route::to(direct))?.direct());
     }
-    for route in &config.routes {
-        net = net.route(self::route(route, schemes)?);
+    for (at, route) in config.routes.iter().enumerate() {
+        net = net.route(of(&format!("routes[{at}]"), self::route(route, schemes))?);
     }
     if config.proxy_from_env {
         if config.via.is_some() {
@@ -98,10 +98,20 @@ fn ways(config: &Config, schemes: &HopSchemes, mut net: ConnectorBuilder) -> Res
     if config.via.is_none() && !config.or_via.is_empty() {
         return Err(Error::usage("or_via without via"));
     }
-    for chain in chains(config.via.iter().chain(&config.or_via), schemes)? {
-        net = net.or_via(chain);
+    for (key, ways) in [("via", config.via.as_slice()), ("or_via", &config.or_via)] {
+        for chain in of(key, chains(ways.iter(), schemes))? {
+            net = net.or_via(chain);
+        }
     }
     Ok(net)
+}
+
+/// Says where in the configuration it is what does not fit: the line is not known any more.
+fn of<T>(key: &str, result: Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        let told = Error::new(error.kind(), format!("{key}: {}", error.message()));
+        told.with_phase(Phase::Setup).with_source(error)
+    })
 }
 
 fn chains<'a>(ways: impl Iterator<Item = &'a WayConfig>, schemes: &HopSchemes) -> Result<Vec<Vec<Hop>>> {
