@@ -51,6 +51,7 @@ fn starlette(port: u16) -> Service {
         .file("events.py", include_str!("events.py"))
         .args(["-u", "$D/events.py", &port.to_string()])
         .accepts(([127, 0, 0, 1], port).into())
+        .says("sse-starlette")
 }
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn events_of_better_sse_are_followed_until_there_are_no_more() {
     let server = Service::new("nodejs", "node")
         .file("events.mjs", include_str!("events.mjs"))
         .args(["$D/events.mjs", &modules, &port.to_string()])
-        .accepts(([127, 0, 0, 1], port).into())
+        .says("better-sse")
         .start();
     let Some(server) = server else { return };
     let name = name(&server, "better-sse");
