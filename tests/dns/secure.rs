@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use portolan_core::{Connector, Endpoint, Hop, Kind, Phase, Resolver};
 use portolan_dns::dns::{self, Client, Method, Name, Options, Question, Rcode, RecordType, Transport};
+use portolan_grpc::{Channel, ChannelOptions, Client as GrpcClient, Method as Called, Raw};
+use portolan_testbed::rogue::{Rogue, Script};
 use portolan_testbed::{Certs, Leaf, free_port, record};
 
 use crate::servers::{self, Peer, Secure, trusting};
@@ -92,7 +95,7 @@ async fn four_servers_answer_over_tls() {
 }
 
 #[tokio::test]
-async fn four_servers_answer_over_https_by_post_and_by_get() {
+async fn three_servers_answer_over_https_by_post_and_by_get() {
     let bind = peer!(servers::bind());
     let certs = Certs::new();
     for server in all(&certs, &bind) {
@@ -263,6 +266,29 @@ async fn a_servers_own_name_is_asked_of_others() {
     // One that cannot be found is not found by itself.
     let names = client(&net, &format!("tls://nobody.portolan.test:{}", secure.tls)).await;
     assert_eq!(names.lookup_ip("portolan.test").await.unwrap_err().kind(), Kind::Resolve);
+}
+
+#[tokio::test]
+async fn a_channel_of_grpc_reads_its_service_config_out_of_dns() {
+    let certs = Certs::new();
+    let (plain, secure) = (peer!(servers::bind()), peer!(servers::secure_bind(&certs)));
+    // Nobody answers there: what the config forbids is not even sent.
+    let rogue = Rogue::tcp(Script::new().stall()).await;
+    let url = format!("http://loopback.portolan.test:{}", rogue.addr().port());
+    let method = Called::new("/shop.Stock/Count", Raw::protobuf()).unwrap();
+    for server in [format!("udp://{}", plain.addr), format!("tls://localhost@127.0.0.1:{}", secure.tls)] {
+        let resolver = dns::resolver(&net(&certs), [server]).unwrap();
+        let net = Connector::builder().resolver(resolver).build().unwrap();
+        for asks in [false, true] {
+            let options = ChannelOptions::new();
+            let options = if asks { options.service_config_from_dns("build-7") } else { options };
+            let grpc = GrpcClient::from_channel(Channel::lazy(&net, &url, options).unwrap()).unwrap();
+            let call = grpc.unary(&method, &Bytes::from_static(&[7; 100])).timeout(Duration::from_secs(1));
+            let error = call.await.unwrap_err();
+            assert_eq!(error.kind(), if asks { Kind::Usage } else { Kind::Timeout }, "{error:?}");
+        }
+    }
+    record("grpc", "exchange", "BIND 9.18", "service config in TXT", 2);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 //!
 //! **What is not done**: no zone transfer, no credentials, no discovery, no JSON.
 //!
-//! **Tested against** BIND 9.18, Unbound 1.17 and dnsdist 1.7 (HTTP/2), Hypercorn (HTTP/1.1, HTTP/2 and HTTP/3), directly and through
+//! **Tested against** BIND 9.18, Unbound 1.17 and Knot Resolver 5.6 (HTTP/2), Hypercorn (HTTP/1.1, HTTP/2 and HTTP/3), directly and through
 //! SOCKS5 and CONNECT.
 //!
 //! **Security**: as [`dot`](crate::dot). Redirects are not followed, cookies not kept, and no answer is decompressed.

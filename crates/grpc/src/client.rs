@@ -12,6 +12,7 @@ use portolan_core::{Error, Result, Url};
 use crate::PROTOCOL;
 use crate::body::Shape;
 use crate::call::{Call, ClientStreaming, DuplexCall, DuplexWith, ServerStreaming, Unary};
+use crate::channel::Asked;
 use crate::codec::Codec;
 use crate::compress::Encoding;
 use crate::intercept::Interceptor;
@@ -104,6 +105,8 @@ pub(crate) struct Shared<T> {
     pub(crate) interceptors: Arc<[Arc<dyn Interceptor>]>,
     pub(crate) config: Option<Arc<Config>>,
     pub(crate) meter: Option<Metered>,
+    /// Who knows the config where none was set.
+    pub(crate) asked: Option<Arc<Asked>>,
 }
 
 impl<T: Transport> Client<T> {
@@ -132,6 +135,7 @@ impl<T: Transport> Client<T> {
                 interceptors: Arc::new([]),
                 config: None,
                 meter: None,
+                asked: None,
             }),
         })
     }
@@ -207,6 +211,10 @@ impl<T: Transport> Client<T> {
             let target = format!("{}://{}", shared.scheme, shared.authority);
             shared.meter = Some(Metered::new(meter, target));
         })
+    }
+
+    pub(crate) fn asking(self, asked: Option<Arc<Asked>>) -> Self {
+        self.with(|shared| shared.asked = asked)
     }
 
     /// The transport.

@@ -10,7 +10,7 @@
 //!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
 //!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
 //!   `Transcode` (`google.api.http`: plain HTTP and JSON) over any transport; tower services both ways.
-//! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA), asking DNS for service configs;
+//! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA);
 //!   retries of a stream of which something was taken; streams to the server by JSON transcoding.
 //! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript), grpc-go and grpc++ with the interop
 //!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; Envoy and grpc-gateway by JSON; the same service over HTTP/3 on

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::PROTOCOL;
+use crate::channel::ChannelOptions;
 use crate::policy::ServiceConfig;
 
 /// What the attribute of a TXT record is called (RFC 1464).
@@ -28,8 +29,9 @@ impl ServiceConfig {
     /// `hostname`. `None` where no record is a service config, or no choice is for this client. One choice that is invalid makes all of
     /// them so ([`Kind::Usage`](portolan_core::Kind::Usage)): then what was used before is to be kept.
     ///
-    /// It asks nobody: whoever can query TXT records hands them over, and the config to
+    /// It asks nobody: whoever has the records hands them over, and the config to
     /// [`Client::service_config`](crate::Client::service_config) and [`ChannelOptions::service_config`](crate::ChannelOptions::service_config).
+    /// A channel asks by itself with [`ChannelOptions::service_config_from_dns`](crate::ChannelOptions::service_config_from_dns).
     /// Percentages are drawn anew with each call.
     ///
     /// ```
@@ -47,6 +49,21 @@ impl ServiceConfig {
         let drawn = getrandom::fill(&mut random).map_or(99, |()| u16::from_le_bytes(random) % 100);
         let found = records.into_iter().find_map(|record| record.strip_prefix(ATTRIBUTE));
         found.map_or(Ok(None), |json| choose(json, hostname, drawn))
+    }
+}
+
+impl ChannelOptions {
+    /// Asks the connector's resolver for a service config: the TXT records at `_grpc_config.HOST` (gRFC A2), before the first call, and again
+    /// when the service is connected to anew, at most once each [`resolve_interval`](Self::resolve_interval). It holds for the calls of
+    /// [`Client::from_channel`](crate::Client::from_channel) that have none of their own, but balancing and health stay what they were set
+    /// to. A config that is broken, or no answer, leaves the one before. `hostname` is the name of this machine, for choices among configs.
+    /// Default not: whoever can change what is answered can change how calls are made; and the system's resolver can't ask.
+    pub fn service_config_from_dns(mut self, hostname: impl Into<Box<str>>) -> Self {
+        self.in_dns = Some((hostname.into(), |records, hostname| {
+            let records = records.iter().filter_map(|record| std::str::from_utf8(record).ok());
+            ServiceConfig::from_dns_txt(records, hostname)
+        }));
+        self
     }
 }
 

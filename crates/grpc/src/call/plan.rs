@@ -15,7 +15,7 @@ use crate::compress::Encoding;
 use crate::deadline::{Deadline, exceeded_before};
 use crate::intercept::{Observers, Outgoing};
 use crate::metadata::Metadata;
-use crate::policy::{HedgingPolicy, RetryPolicy};
+use crate::policy::{Config, HedgingPolicy, RetryPolicy};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -38,6 +38,8 @@ pub(crate) struct Plan<T> {
     pub(crate) safe: bool,
     pub(crate) max_receive: usize,
     pub(crate) max_send: usize,
+    /// What holds for this call, from its first attempt to its last.
+    pub(crate) config: Option<Arc<Config>>,
     /// Apart, since most calls have none.
     pub(crate) repeat: Option<Box<Repeat>>,
 }
@@ -65,6 +67,7 @@ impl<T> Plan<T> {
             max_receive: shared.max_receive,
             max_send: shared.max_send,
             repeat: None,
+            config: None,
             shared,
         }
     }
@@ -76,7 +79,7 @@ impl<T> Plan<T> {
 
     /// Looks up what the service config says, fixes the deadline, and asks the interceptors.
     pub(crate) async fn prepare(&mut self) -> Result<()> {
-        self.configure();
+        self.configure().await;
         let timeout = self.timeout.map(Deadline::after);
         self.deadline = [self.deadline, timeout, Deadline::current()].into_iter().flatten().min();
         if !self.shared.interceptors.is_empty() {
@@ -88,9 +91,13 @@ impl<T> Plan<T> {
         Ok(())
     }
 
-    fn configure(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let config = shared.config.as_ref().and_then(|config| config.service.for_path(self.path.path()));
+    async fn configure(&mut self) {
+        self.config = self.shared.config.clone();
+        if let (None, Some(asked)) = (&self.config, &self.shared.asked) {
+            self.config = Box::pin(asked.config(self.timeout)).await;
+        }
+        let whole = self.config.clone();
+        let config = whole.as_ref().and_then(|config| config.service.for_path(self.path.path()));
         if let Some(config) = config {
             self.timeout = [self.timeout, config.timeout].into_iter().flatten().min();
             self.wait_for_ready = self.wait_for_ready.or(config.wait_for_ready);

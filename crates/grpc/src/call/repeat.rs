@@ -77,7 +77,7 @@ impl<T: Transport> Plan<T> {
     }
 
     fn succeeded(&self) {
-        if let Some(config) = &self.shared.config {
+        if let Some(config) = &self.config {
             config.succeeded();
         }
     }
@@ -91,7 +91,7 @@ impl<T: Transport> Plan<T> {
         if !retryable {
             return None;
         }
-        let allowed = self.shared.config.as_ref().is_none_or(|config| config.failed());
+        let allowed = self.config.as_ref().is_none_or(|config| config.failed());
         if !allowed || tally.made >= policy.max_attempts {
             return None;
         }
@@ -138,7 +138,7 @@ impl<T: Transport> Plan<T> {
                     running.push(self.attempt(made, content, body));
                     made += 1;
                     let more = made < policy.max_attempts
-                        && self.shared.config.as_ref().is_none_or(|config| config.allows());
+                        && self.config.as_ref().is_none_or(|config| config.allows());
                     next = more.then(|| clock::now() + policy.delay);
                 }
             }
@@ -150,7 +150,7 @@ impl<T: Transport> Plan<T> {
 
     /// When the next attempt is due after one of several failed.
     fn hedged(&self, policy: &HedgingPolicy, error: &Error, next: Option<Instant>, made: u32) -> Option<Instant> {
-        let allowed = self.shared.config.as_ref().is_none_or(|config| config.failed());
+        let allowed = self.config.as_ref().is_none_or(|config| config.failed());
         if !allowed || made >= policy.max_attempts {
             return None;
         }

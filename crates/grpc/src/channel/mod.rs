@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::policy::ServiceConfig;
 use crate::transport::Transport;
 
+mod asked;
 mod balance;
 mod carrier;
 mod health;
@@ -22,6 +23,8 @@ mod subchannel;
 
 pub use carrier::{Carrier, Http2};
 
+pub(crate) use asked::Asked;
+use asked::Read;
 use balance::{Balancer, Weights};
 use health::Watched;
 use subchannel::Way;
@@ -51,6 +54,8 @@ pub struct ChannelOptions {
     health: Option<Box<str>>,
     backoff: (Duration, Duration),
     resolve_interval: Duration,
+    /// Whether a service config is asked for: by a machine of which name, and who reads it.
+    pub(crate) in_dns: Option<(Box<str>, Read)>,
 }
 
 impl Default for ChannelOptions {
@@ -62,6 +67,7 @@ impl Default for ChannelOptions {
             health: None,
             backoff: (Duration::from_secs(1), Duration::from_secs(120)),
             resolve_interval: Duration::from_secs(30),
+            in_dns: None,
         }
     }
 }
@@ -155,6 +161,7 @@ struct Inner<K: Carrier> {
     url: Box<str>,
     balancer: Balancer<K>,
     probe: Probe,
+    asked: Option<Arc<Asked>>,
 }
 
 impl Channel {
@@ -205,8 +212,11 @@ impl<K: Carrier> Channel<K> {
             name: tls.then(|| endpoint.host_text().into()),
             health: health.map(|service| Watched::new(origin(url), &service)),
         };
+        let asked = options.in_dns.clone().zip(endpoint.name()).map(|(in_dns, host)| {
+            Arc::new(Asked::new(connector.resolver().clone(), host, in_dns, options.resolve_interval))
+        });
         let balancer = Balancer::new(way, endpoint, &options);
-        Ok(Self { inner: Arc::new(Inner { url: url.into(), balancer, probe }) })
+        Ok(Self { inner: Arc::new(Inner { url: url.into(), balancer, probe, asked }) })
     }
 
     /// A connection that takes calls, made if there is none.
@@ -254,7 +264,10 @@ impl<K: Carrier> Channel<K> {
         let handle = match self.inner.balancer.ready() {
             Some(handle) => handle,
             // Rare, and large.
-            None => Box::pin(self.connected(request.body().wait_for_ready())).await?,
+            None => {
+                self.inner.asked.iter().for_each(|asked| asked.expire());
+                Box::pin(self.connected(request.body().wait_for_ready())).await?
+            }
         };
         handle.send(request).await
     }
@@ -270,8 +283,8 @@ impl Client<Channel> {
 impl<K: Carrier> Client<Channel<K>> {
     /// A client over a channel, whose URL is the origin.
     pub fn from_channel(channel: Channel<K>) -> Result<Self> {
-        let origin = channel.origin().to_owned();
-        Self::new(channel, &origin)
+        let (origin, asked) = (channel.origin().to_owned(), channel.inner.asked.clone());
+        Ok(Self::new(channel, &origin)?.asking(asked))
     }
 }
 
