@@ -126,8 +126,10 @@ impl Server {
         }
         *kept = None;
         let options = portolan_http3::Options::new().disable_keepalive();
-        let Quic { connection, endpoint, info, .. } =
-            quic::connect(&self.net, &self.to, &self.to.host_text(), SPEAKS, options).await?;
+        let name = self.to.host_text();
+        // Rare, and large.
+        let connecting = Box::pin(quic::connect(&self.net, &self.to, &name, SPEAKS, options));
+        let Quic { connection, endpoint, info, .. } = connecting.await?;
         // RFC 9250 4.2: streams are the client's alone.
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));

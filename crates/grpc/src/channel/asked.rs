@@ -84,7 +84,8 @@ impl Asked {
     }
 }
 
-#[cfg(all(test, feature = "json"))]
+#[cfg(feature = "json")]
+#[cfg(test)]
 mod tests {
     use portolan_core::{Answer, BoxFuture, Resolve, ResolveFailure, Texts, resolve};
 
