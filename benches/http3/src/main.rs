@@ -1,22 +1,71 @@
-//! HTTP/3 beside reqwest's, interleaved in one run against caddy: `cargo xtask bench peers http3`.
+//! HTTP/3 beside reqwest's and the bare h3 crate's, interleaved in one run against caddy: `cargo xtask bench peers http3`.
 //!
-//! Printed is the CPU time of the client's thread per request. With `at NAME WORKLOAD URL TASKS EACH` it runs one client alone,
-//! against a server that is there.
+//! Printed is the CPU time of the client's thread per request, and of it what was spent in user mode; then system calls and
+//! allocations per request. With `at NAME WORKLOAD URL TASKS EACH` it runs one client alone, against a server that is there.
 
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a bench prints, and stops where it can't go on"
+    unsafe_code,
+    reason = "a bench prints, counts allocations, and stops where it can't go on"
 )]
 
+mod bare;
 #[path = "../../src/paired.rs"]
 mod paired;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use paired::{Make, Work, fan, measure, measure_download, syscalls};
 use portolan_testbed::{Certs, Service, free_port};
 
 const BIG: usize = 100 << 20;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is; only a number is kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOC: Counting = Counting;
+
+/// The first is ours.
+const CLIENTS: [(&str, Make, Make); 3] = [
+    ("portolan", ours::get, ours::download),
+    ("reqwest", reqwest_::get, reqwest_::download),
+    ("h3+quinn", bare::get, bare::download),
+];
+
+fn client(name: &str) -> (&'static str, Make, Make) {
+    *CLIENTS.iter().find(|(known, ..)| *known == name).unwrap()
+}
 
 mod ours {
     use super::{BIG, Work, fan};
@@ -96,17 +145,13 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         [] => all(),
-        ["at", name, "get", url, tasks, each] => {
-            let make: Make = if *name == "portolan" { ours::get } else { reqwest_::get };
-            let (micros, rate, _) = paired::run(make, url, tasks.parse().unwrap(), each.parse().unwrap());
-            println!("{name}: {micros:.2} us CPU/op {rate:.0} ops/s");
+        ["at", name, workload @ ("get" | "download"), url, tasks, each] => {
+            let (name, get, download) = client(name);
+            let make = if *workload == "get" { get } else { download };
+            let (micros, rate, user) = paired::run(make, url, tasks.parse().unwrap(), each.parse().unwrap());
+            println!("{name}: {micros:.2} us CPU/op, {user:.2} in user mode, {rate:.2} ops/s");
         }
-        ["at", name, "download", url, _, each] => {
-            let make: Make = if *name == "portolan" { ours::download } else { reqwest_::download };
-            let (micros, rate, _) = paired::run(make, url, 1, each.parse().unwrap());
-            println!("{name}: {micros:.2} us CPU/op {rate:.2} ops/s");
-        }
-        _ => panic!("usage: portolan-bench-http3 [at NAME get URL TASKS EACH]"),
+        _ => panic!("usage: portolan-bench-http3 [at NAME get|download URL TASKS EACH]"),
     }
 }
 
@@ -124,15 +169,29 @@ fn all() {
     };
     std::fs::File::create(server.dir().join("big")).unwrap().set_len(BIG as u64).unwrap();
     let small = format!("https://localhost:{port}/small");
-    let gets: &[(&str, Make)] = &[("portolan", ours::get), ("reqwest", reqwest_::get)];
-    measure("HTTP/3 GET 16 B, 50 streams on 1 connection", &small, 50, 400, gets);
-    measure("HTTP/3 GET 16 B, 1 stream", &small, 1, 4_000, gets);
+    let gets = CLIENTS.map(|(name, get, _)| (name, get));
+    measure("HTTP/3 GET 16 B, 50 streams on 1 connection", &small, 50, 400, &gets);
+    measure("HTTP/3 GET 16 B, 1 stream", &small, 1, 10_000, &gets);
     let big = format!("https://localhost:{port}/big");
-    let downloads: &[(&str, Make)] = &[("portolan", ours::download), ("reqwest", reqwest_::download)];
-    measure_download("HTTP/3 download of 100 MiB", &big, BIG, downloads, &["-k", "--http3-only"]);
-    println!("System calls at steady state, HTTP/3");
-    for client in ["portolan", "reqwest"] {
-        syscalls("50 streams", client, "get", &small, 50);
-        syscalls("1 stream", client, "get", &small, 1);
+    let downloads = CLIENTS.map(|(name, _, download)| (name, download));
+    measure_download("HTTP/3 download of 100 MiB", &big, BIG, &downloads, &["-k", "--http3-only"]);
+    println!("At steady state, HTTP/3");
+    for (name, get, _) in CLIENTS {
+        for (title, tasks) in [("50 streams", 50), ("1 stream", 1)] {
+            syscalls(title, name, "get", &small, tasks);
+            println!("  {name:<12} {:>9.2} allocations a request: {title}", allocations(get, &small, tasks));
+        }
     }
+}
+
+/// Those of a longer run less those of a shorter one, as with the system calls.
+fn allocations(make: Make, url: &str, tasks: u64) -> f64 {
+    let (few, many) = (50, 250);
+    let count = |each| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        paired::run(make, url, tasks, each);
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    let (less, more) = (count(few), count(many));
+    more.saturating_sub(less) as f64 / (tasks * (many - few)) as f64
 }

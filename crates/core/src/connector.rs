@@ -14,6 +14,7 @@ use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::happy::HappyOptions;
 use crate::hop::{Hop, HopSchemes, ProxyHeader, Route, Routes, headed};
+use crate::info::ConnectionInfo;
 use crate::listener::Listener;
 use crate::observe::{Observer, Observers};
 use crate::policy::Policy;
@@ -196,7 +197,7 @@ impl Connector {
             match made {
                 Ok(mut stream) => {
                     cx.finish(stream.info_mut());
-                    let stream = stream.counted(cx.traffic());
+                    let stream = stream.counted(cx.traffic().map(Box::new));
                     return Ok(stream.with_tls(settings.tls.clone(), settings.timeouts.tls_limit()));
                 }
                 Err(error) if chain.hops > 0 && moves_on(&error) => {
@@ -221,7 +222,7 @@ impl Connector {
                 match made {
                     Ok(mut datagram) => {
                         cx.finish(datagram.info_mut());
-                        return Ok(datagram.counted(cx.traffic()));
+                        return Ok(datagram.counted(cx.traffic().map(Arc::new)));
                     }
                     Err(error) if chain.hops > 0 && moves_on(&error) => last = Some(error),
                     Err(error) => return Err(error),
@@ -230,6 +231,37 @@ impl Connector {
             Err(last.unwrap_or_else(|| Error::usage("a route without a chain")))
         };
         cx.told(self.bounded(Box::pin(work))).await
+    }
+
+    /// Datagrams over which `handshake` gets through to `to`, with what is known about the way. Without a hop the addresses of a
+    /// name are raced as [`connect`](Self::connect) does (RFC 8305): a handshake over one has a little time to itself, then the next
+    /// begins as well, and the first to succeed wins. Otherwise it is one handshake over [`datagram`](Self::datagram).
+    ///
+    /// Dropping the future drops all that is under way, as a win drops the others.
+    pub async fn datagram_raced<T, F, Fut>(&self, to: &Endpoint, handshake: F) -> Result<(T, ConnectionInfo)>
+    where
+        F: Fn(Datagram) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let settings = &self.0.settings;
+        let Some(name) = to.name().filter(|_| self.is_direct(to) && settings.proxy_header.is_none()) else {
+            let datagram = self.datagram(to).await?;
+            let info = datagram.info().clone();
+            return Ok((handshake(datagram).await?, info));
+        };
+        let cx = self.context(to);
+        let traffic = cx.traffic().map(|traffic| Arc::new(traffic.contended()));
+        let work = async {
+            let (value, mut info) =
+                Direct::new(true).datagrams(name, to.port(), &cx, traffic.as_ref(), handshake).await?;
+            cx.finish(&mut info);
+            Ok((value, info))
+        };
+        let made = cx.told(self.bounded(work)).await?;
+        if let Some(traffic) = traffic {
+            traffic.won();
+        }
+        Ok(made)
     }
 
     /// A UDP socket of this machine that sends to anyone and hears everyone: for multicast, broadcast and discovery.

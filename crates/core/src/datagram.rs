@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -46,7 +47,7 @@ pub struct Datagram {
     io: Inner,
     peer: Option<Peer>,
     info: Box<ConnectionInfo>,
-    traffic: Option<Box<Traffic>>,
+    traffic: Option<Arc<Traffic>>,
 }
 
 struct Peer {
@@ -105,7 +106,7 @@ impl Datagram {
 
     /// Counts what it carries from now on.
     #[must_use]
-    pub(crate) fn counted(mut self, traffic: Option<Box<Traffic>>) -> Self {
+    pub(crate) fn counted(mut self, traffic: Option<Arc<Traffic>>) -> Self {
         self.traffic = traffic;
         self
     }

@@ -18,10 +18,10 @@ use crate::clock::{self, Instant};
 use crate::datagram::Datagram;
 use crate::endpoint::{Endpoint, Host};
 use crate::error::{Error, Kind, Phase, Result};
-use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners};
+use crate::happy::{self, Answered, HappyOptions, Lost, Rules, Winners, Won};
 use crate::hop::ProxyHeader;
 use crate::info::{Attempt, ConnectionInfo, HopInfo, Timings, Tried, TriedOutcome};
-use crate::observe::{self, Observers, Stepping};
+use crate::observe::{self, Observers, Stepping, Traffic};
 use crate::policy::Policy;
 use crate::resolve::{Answer, Family, Part, Resolver, canonical};
 use crate::sockopt::{Bind, TcpOptions, connect_tcp};
@@ -94,6 +94,18 @@ pub(crate) struct Settings {
     pub(crate) observers: Observers,
     /// What opens everything, in place of sockets and hops.
     pub(crate) dial: Option<Arc<dyn Dial>>,
+}
+
+impl Settings {
+    /// Which family won at `name`, where that tells something.
+    fn remember<T>(&self, name: &str, won: &Won<T>) {
+        let (name, family) = (canonical(name), Family::of(won.addr.ip()));
+        if family == won.expected {
+            self.winners.forget(&name);
+        } else if won.contested {
+            self.winners.won(&name, family, self.happy.memory_time());
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -448,23 +460,60 @@ impl Direct {
             cx.policy(self.last).check_unix(path)?;
             return unix(path, cx).await;
         }
-        let (tcp, addr) = match to.name() {
-            Some(name) => self.named(name, to.port(), cx).await?,
+        let won = match to.name() {
+            Some(name) => self.named(name, to.port(), cx, |addr| tcp(addr, cx)).await?,
             None => self.single(to, cx).await?,
         };
-        cx.note(|p| p.address = Some(addr));
-        Ok(Stream::from_tcp(tcp))
+        cx.note(|p| {
+            p.address = Some(won.addr);
+            p.timings.connect = Some(clock::now() - won.began);
+        });
+        if let Some(name) = to.name() {
+            cx.settings.remember(name, &won);
+        }
+        Ok(Stream::from_tcp(won.value))
+    }
+
+    /// Datagrams to each address of a name, until `handshake` succeeds over one. Which family wins is not remembered: UDP may be
+    /// barred where TCP is not.
+    pub(crate) async fn datagrams<T, F, Fut>(
+        self,
+        name: &str,
+        port: u16,
+        cx: &DialContext,
+        traffic: Option<&Arc<Traffic>>,
+        handshake: F,
+    ) -> Result<(T, ConnectionInfo)>
+    where
+        F: Fn(Datagram) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let handshake = &handshake;
+        let attempt = |addr| async move {
+            let datagram = Datagram::connected(addr, &cx.settings.bind);
+            let datagram = datagram.map_err(|error| Error::io(Phase::Connect, error))?.counted(traffic.cloned());
+            let info = datagram.info().clone();
+            Ok((handshake(datagram).await?, info))
+        };
+        let won = self.named(name, port, cx, attempt).await?;
+        cx.note(|p| p.address = Some(won.addr));
+        Ok(won.value)
     }
 
     /// Connects to an address that needs no resolving.
-    async fn single(self, to: &Endpoint, cx: &DialContext) -> Result<(TcpStream, SocketAddr)> {
+    async fn single(self, to: &Endpoint, cx: &DialContext) -> Result<Won<TcpStream>> {
         let addrs = self.addrs(to, cx).await;
         let answers = futures_util::stream::iter([(None, addrs)]);
-        raced(answers, None, &[Family::V4, Family::V6], cx).await.map_err(|lost| lost.error)
+        let connect = |addr| tcp(addr, cx);
+        raced(answers, None, &[Family::V4, Family::V6], cx, connect).await.map_err(|lost| lost.error)
     }
 
     /// Resolves a name and connects, each family as soon as it is there. The policy sees every address before it is tried.
-    async fn named(self, name: &str, port: u16, cx: &DialContext) -> Result<(TcpStream, SocketAddr)> {
+    async fn named<T, F, Fut>(self, name: &str, port: u16, cx: &DialContext, connect: F) -> Result<Won<T>>
+    where
+        F: Fn(SocketAddr) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
         let settings = &cx.settings;
         let policy = cx.policy(self.last);
         policy.check_name(name, port)?;
@@ -479,7 +528,7 @@ impl Direct {
             let addrs = answer.and_then(|answer| allowed(name, port, answer, policy));
             (family, addrs.and_then(|addrs| reachable(addrs, &settings.bind)))
         });
-        let won = raced(answers, Some((name, started)), &families, cx).await;
+        let won = raced(answers, Some((name, started)), &families, cx, connect).await;
         won.map_err(|lost| {
             if lost.tried {
                 // The name may lead elsewhere by now: the next call asks anew.
@@ -521,13 +570,23 @@ impl Dial for Direct {
     }
 }
 
+async fn tcp(addr: SocketAddr, cx: &DialContext) -> Result<TcpStream> {
+    let connected = connect_tcp(addr, &cx.settings.bind, &cx.settings.tcp).await;
+    connected.map_err(|error| Error::io(Phase::Connect, error))
+}
+
 /// Races what `answers` gives. `named` is the name and since when it is being resolved.
-async fn raced(
+async fn raced<T, F, Fut>(
     answers: impl Answers<Item = Answered> + Unpin,
     named: Option<(&str, Instant)>,
     families: &[Family],
     cx: &DialContext,
-) -> std::result::Result<(TcpStream, SocketAddr), Lost> {
+    connect: F,
+) -> std::result::Result<Won<T>, Lost>
+where
+    F: Fn(SocketAddr) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
     let settings = &cx.settings;
     let name = named.map(|(name, _)| canonical(name));
     let remembered = name.as_ref().and_then(|name| settings.winners.of(name));
@@ -535,27 +594,13 @@ async fn raced(
     let rules = Rules { options: &settings.happy, remembered, families, limit };
     let attempt_limit = settings.timeouts.attempt_limit();
     let first = AtomicBool::new(true);
-    let connect = |addr| {
+    let attempt = |addr| {
         if let Some((_, since)) = named.filter(|_| first.swap(false, Ordering::Relaxed)) {
             cx.note(|p| *p.timings.resolve.get_or_insert_default() += clock::now() - since);
         }
-        cx.tried(addr, async move {
-            let work = connect_tcp(addr, &settings.bind, &settings.tcp);
-            let work = async { work.await.map_err(|error| Error::io(Phase::Connect, error)) };
-            clock::within(attempt_limit, Phase::Connect, work).await
-        })
+        cx.tried(addr, clock::within(attempt_limit, Phase::Connect, connect(addr)))
     };
-    let won = happy::race(answers, rules, connect).await?;
-    cx.note(|p| p.timings.connect = Some(clock::now() - won.began));
-    if let Some(name) = name {
-        let family = Family::of(won.addr.ip());
-        if family == won.expected {
-            settings.winners.forget(&name);
-        } else if won.contested {
-            settings.winners.won(&name, family, settings.happy.memory_time());
-        }
-    }
-    Ok((won.value, won.addr))
+    happy::race(answers, rules, attempt).await
 }
 
 /// An address of a family, whichever.

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use portolan_core::observe::{Probe, Semantics};
@@ -22,8 +23,6 @@ pub const ALPN: &[u8] = b"h3";
 
 /// Where QUIC sends to when only the relay knows the address: one that is nobody's (RFC 5737).
 pub(crate) const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// Addresses tried one after the other. Each may cost the time of an attempt.
-const MAX_ADDRESSES: usize = 4;
 /// TLS alerts as QUIC carries them (RFC 9001 4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
@@ -55,7 +54,7 @@ pub(crate) async fn dial(
     speaks: Speaks,
     options: &Options,
 ) -> Result<(Quic, Option<Early>)> {
-    let work = tried(connector, to, name, speaks, options);
+    let work = raced(connector, to, name, speaks, options);
     let connected = clock::within(connector.timeouts().total_limit(), Phase::Total, work).await;
     connected.map_err(|error| match error.endpoint() {
         Some(_) => error,
@@ -63,8 +62,8 @@ pub(crate) async fn dial(
     })
 }
 
-/// Tries the address that the connector chooses, then the others that the name has. Through hops the choice is theirs.
-async fn tried(
+/// Does the handshake over whichever address of a name answers first. Through hops the choice is theirs.
+async fn raced(
     connector: &Connector,
     to: &Endpoint,
     name: &str,
@@ -74,23 +73,15 @@ async fn tried(
     let mut config = ClientConfig::new(Arc::new(tls_config(connector.tls(), speaks.alpn, options.early_data)?));
     config.transport_config(Arc::new(options.to_transport()?));
     let began = clock::now();
-    let datagram = connector.datagram(to).await?;
-    let direct = datagram.info().hops.is_empty() && to.name().is_some();
-    let tried = datagram.peer().and_then(Endpoint::socket_addr).filter(|_| direct);
-    let mut way = Way { connector, to, name, speaks, early: options.early_data, config, began, attempts: 1 };
-    let (error, tried) = match (way.attempt(datagram).await, tried) {
-        (Err(error), Some(tried)) if may_try_next(&error) => (error, tried),
-        (result, _) => return result,
-    };
-    let others = connector.resolve(to).await.unwrap_or_default();
-    for other in others.into_iter().filter(|other| *other != tried).take(MAX_ADDRESSES - 1) {
-        way.attempts += 1;
-        match way.attempt(connector.datagram(&other.into()).await?).await {
-            Err(error) if may_try_next(&error) => {}
-            result => return result,
-        }
+    let way = Way { connector, to, name, speaks, early: options.early_data, config };
+    let (ended, mut info) = connector.datagram_raced(to, |datagram| way.attempt(datagram)).await?;
+    let Made { connection, endpoint, early, handshake } = ended?;
+    if early.is_none() {
+        info.tls = Some(tls_info(&connection));
+        info.timings.tls = Some(handshake);
     }
-    Err(error)
+    info.timings.total = began.elapsed();
+    Ok((Quic { connection, endpoint, info }, early))
 }
 
 /// Whether another address may do better: this one gave no answer.
@@ -106,19 +97,27 @@ struct Way<'a> {
     speaks: Speaks,
     early: bool,
     config: ClientConfig,
-    began: clock::Instant,
-    attempts: u32,
+}
+
+/// A connection, or one to be where early data may be sent.
+struct Made {
+    connection: quinn::Connection,
+    endpoint: quinn::Endpoint,
+    early: Option<Early>,
+    handshake: Duration,
 }
 
 impl Way<'_> {
-    async fn attempt(&self, datagram: Datagram) -> Result<(Quic, Option<Early>)> {
+    /// What a peer says for certain, such as by its certificate, ends the race too.
+    async fn attempt(&self, datagram: Datagram) -> Result<Result<Made>> {
         let probe = Probe::on_datagram(self.speaks.protocol, self.speaks.semantics, &datagram);
-        probe.phase(Phase::Handshake, self.handshake(datagram)).await
+        match probe.phase(Phase::Handshake, self.handshake(datagram)).await {
+            Err(error) if may_try_next(&error) => Err(error),
+            ended => Ok(ended),
+        }
     }
 
-    async fn handshake(&self, datagram: Datagram) -> Result<(Quic, Option<Early>)> {
-        let mut info = datagram.info().clone();
-        info.attempts = self.attempts;
+    async fn handshake(&self, datagram: Datagram) -> Result<Made> {
         let peer = datagram.peer().and_then(Endpoint::socket_addr);
         let peer = peer.unwrap_or_else(|| SocketAddr::new(NOBODY.into(), self.to.port()));
         let socket = Socket::new(datagram, peer).map_err(|error| Error::io(Phase::Setup, error))?;
@@ -130,13 +129,12 @@ impl Way<'_> {
         )
         .map_err(|error| Error::io(Phase::Setup, error))?;
         let connecting = endpoint.connect_with(self.config.clone(), peer, self.name).map_err(refused)?;
-        let handshake = clock::now();
+        let began = clock::now();
         let connecting = if self.early {
             match connecting.into_0rtt() {
                 Ok((connection, accepted)) => {
-                    info.timings.total = self.began.elapsed();
-                    let early = Early { accepted, socket: Some(socket) };
-                    return Ok((Quic { connection, endpoint, info }, Some(early)));
+                    let early = Some(Early { accepted, socket: Some(socket) });
+                    return Ok(Made { connection, endpoint, early, handshake: Duration::ZERO });
                 }
                 Err(connecting) => connecting,
             }
@@ -146,10 +144,7 @@ impl Way<'_> {
         let limit = self.connector.timeouts().attempt_limit();
         let connection = clock::within(limit, Phase::Connect, handshaken(connecting, &socket)).await?;
         socket.established();
-        info.tls = Some(tls_info(&connection));
-        info.timings.tls = Some(handshake.elapsed());
-        info.timings.total = self.began.elapsed();
-        Ok((Quic { connection, endpoint, info }, None))
+        Ok(Made { connection, endpoint, early: None, handshake: began.elapsed() })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response, StatusCode};
@@ -41,7 +41,7 @@ pub(crate) enum Recv {
 }
 
 impl Recv {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, into: &mut [Bytes]) -> Poll<Result<Option<usize>, ReadError>> {
         let mut guard;
         let stream = match self {
             Self::Own(stream) => stream,
@@ -53,8 +53,7 @@ impl Recv {
                 }
             }
         };
-        let chunk = pin!(stream.read_chunk(usize::MAX, true)).poll(cx);
-        chunk.map_ok(|chunk| chunk.map(|chunk| chunk.bytes))
+        pin!(stream.read_chunks(into)).poll(cx)
     }
 
     /// It does nothing where the stream has ended by itself.
@@ -69,6 +68,16 @@ impl Recv {
     }
 }
 
+/// Pieces of a stream, of about a datagram each, that are taken from QUIC at once: each time locks the connection.
+const AT_ONCE: usize = 8;
+
+/// What was taken and is yet to be parsed, the next at the end.
+#[derive(Debug, Default)]
+struct Ahead {
+    chunks: [Bytes; AT_ONCE],
+    left: usize,
+}
+
 /// One response being read. Dropped before its end it tells the peer to stop.
 #[derive(Debug)]
 pub(crate) struct Reading {
@@ -77,6 +86,7 @@ pub(crate) struct Reading {
     slot: Arc<Slot>,
     frames: Frames,
     input: Bytes,
+    ahead: Ahead,
     /// A section that waits for entries of the header table.
     blocked: Option<Bytes>,
     exchange: Exchange,
@@ -94,6 +104,7 @@ impl Reading {
             slot,
             frames: Frames::new(Role::Request, max_section),
             input: Bytes::new(),
+            ahead: Ahead::default(),
             blocked: None,
             exchange,
             useful: 0,
@@ -131,9 +142,9 @@ impl Reading {
                 }
                 Poll::Pending => return Poll::Pending,
             }
-            match self.recv.poll_chunk(cx) {
-                Poll::Ready(Ok(Some(bytes))) => self.input = bytes,
-                Poll::Ready(Ok(None)) => return Poll::Ready(self.on_end()),
+            match self.poll_input(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(self.on_end()),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.read_failed(error))),
                 Poll::Pending => return Poll::Pending,
             }
@@ -145,13 +156,28 @@ impl Reading {
         if self.over || self.input.has_remaining() || !self.frames.is_between() {
             return Ok(self.over);
         }
-        match self.recv.poll_chunk(cx) {
-            Poll::Ready(Ok(Some(bytes))) => self.input = bytes,
-            Poll::Ready(Ok(None)) => return self.on_end().map(|_| true),
+        match self.poll_input(cx) {
+            Poll::Ready(Ok(true)) => {}
+            Poll::Ready(Ok(false)) => return self.on_end().map(|_| true),
             // What is wrong is said to who reads the body.
             Poll::Ready(Err(_)) | Poll::Pending => {}
         }
         Ok(false)
+    }
+
+    /// Takes what comes next as the input; false at the end.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        if self.ahead.left == 0 {
+            match ready!(self.recv.poll_chunks(cx, &mut self.ahead.chunks))? {
+                Some(count) => self.ahead.left = count,
+                None => return Poll::Ready(Ok(false)),
+            }
+            // Taken from the back.
+            self.ahead.chunks[..self.ahead.left].reverse();
+        }
+        self.ahead.left -= 1;
+        self.input = std::mem::take(&mut self.ahead.chunks[self.ahead.left]);
+        Poll::Ready(Ok(true))
     }
 
     /// What can be made of what is here. Pending only while a section is blocked.
@@ -285,6 +311,7 @@ impl Reading {
         }
         self.over = true;
         self.input = Bytes::new();
+        self.ahead = Ahead::default();
         self.recv.stop(code);
         self.slot.cancel(code);
         let id = self.slot.id;

@@ -13,7 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
-use portolan_core::{Connector, Delivery, Endpoint, Hop, Kind, Phase, Resolver, Roots, Timeouts, Tls};
+use portolan_core::observe::{Closed, Observer, Opened};
+use portolan_core::{
+    Connector, Delivery, Endpoint, HappyOptions, Hop, Kind, Limit, Phase, Resolver, Roots, Timeouts, Tls, TriedOutcome,
+};
 use portolan_http3::{Event, Options, connect, connect_as};
 use portolan_testbed::Certs;
 use support::*;
@@ -45,6 +48,71 @@ async fn another_address_of_the_name_is_tried_when_one_gives_no_answer() {
     tokio::spawn(connection);
     assert_eq!(body(&client, "/x").await, "/x");
     assert_eq!((client.info().attempts, client.info().peer), (2, Some(addr)));
+}
+
+/// How often each was told.
+#[derive(Default)]
+struct Told {
+    opened: AtomicUsize,
+    closed: AtomicUsize,
+    sent: AtomicUsize,
+}
+
+impl Observer for Told {
+    fn opened(&self, opened: &Opened<'_>) {
+        assert_eq!(opened.info.map(|info| info.attempts), Some(2));
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn closed(&self, closed: &Closed<'_>) {
+        self.sent.store(usize::try_from(closed.sent).unwrap(), Ordering::Relaxed);
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_raced_and_only_the_winner_is_told_of() {
+    let certs = Certs::new();
+    let addr = serve(endpoint(server_config(&certs, b"h3")));
+    let silent = UdpSocket::bind(("127.0.0.77", addr.port())).await.unwrap();
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let resolver = Resolver::system().with_override("two.test", [silent.local_addr().unwrap().ip(), addr.ip()]);
+    let told = Arc::new(Told::default());
+    // The silent one alone would take the time of the test runner.
+    let net = Connector::builder().tls(tls).resolver(resolver).observer(Arc::clone(&told) as Arc<dyn Observer>);
+    let net = net.timeouts(Timeouts::default().attempt(Duration::from_secs(600)).connect(Limit::Off)).build().unwrap();
+    let to = Endpoint::new("two.test", addr.port()).unwrap();
+    let (client, connection) = connect_as(&net, &to, "localhost", Options::new()).await.unwrap();
+    let driver = tokio::spawn(connection);
+    assert_eq!(body(&client, "/x").await, "/x");
+    let info = client.info();
+    assert_eq!((info.attempts, info.peer), (2, Some(addr)));
+    let outcomes: Vec<_> = info.tried.iter().map(|one| (one.address.ip(), one.outcome.clone())).collect();
+    let silent = silent.local_addr().unwrap().ip();
+    assert_eq!(outcomes, [(silent, TriedOutcome::Dropped), (addr.ip(), TriedOutcome::Connected)]);
+    assert_eq!((told.opened.load(Ordering::Relaxed), told.closed.load(Ordering::Relaxed)), (1, 0));
+    drop(client);
+    driver.await.unwrap().unwrap();
+    while told.closed.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(told.closed.load(Ordering::Relaxed), 1);
+    assert!(told.sent.load(Ordering::Relaxed) > 2400, "both first datagrams");
+}
+
+#[tokio::test]
+async fn what_a_peer_says_for_certain_ends_the_race() {
+    let (wrong, right) = (Certs::new(), Certs::new());
+    let addr = serve(endpoint(server_config(&wrong, b"h3")));
+    let second = UdpSocket::bind(("127.0.0.77", addr.port())).await.unwrap();
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(right.ca.as_bytes()).build().unwrap();
+    let resolver = Resolver::system().with_override("two.test", [addr.ip(), second.local_addr().unwrap().ip()]);
+    let net = Connector::builder().tls(tls).resolver(resolver);
+    let net = net.happy_eyeballs(HappyOptions::default().attempt_delay(Duration::from_secs(60))).build().unwrap();
+    let to = Endpoint::new("two.test", addr.port()).unwrap();
+    let error = connect_as(&net, &to, "localhost", Options::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase()), (Kind::Tls, Some(Phase::Tls)), "{error:?}");
+    assert!(second.try_recv(&mut [0; 8]).is_err(), "the second was not asked");
 }
 
 #[tokio::test]

@@ -36,11 +36,20 @@ impl Made for Datagram {
     }
 }
 
+/// What was made over datagrams.
+impl<T> Made for (T, ConnectionInfo) {
+    const DATAGRAMS: bool = true;
+
+    fn info(&self) -> &ConnectionInfo {
+        &self.1
+    }
+}
+
 impl DialContext {
     /// The counters of the connection that is made, if anybody asked.
-    pub(crate) fn traffic(&self) -> Option<Box<Traffic>> {
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
         let observers = self.observers();
-        observers.are_told().then(|| Box::new(Traffic::new(self.id(), self.target().clone(), observers.clone())))
+        observers.are_told().then(|| Traffic::new(self.id(), self.target().clone(), observers.clone()))
     }
 
     /// Runs the whole of a call: its error gets the facts of the attempt, and observers hear of the outcome.

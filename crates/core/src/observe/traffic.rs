@@ -1,7 +1,7 @@
 //! What a connection carries, counted for those who asked.
 
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Carried, Closed, Observers, Said};
 use crate::clock::{self, Instant};
@@ -16,11 +16,32 @@ pub(crate) struct Traffic {
     observers: Observers,
     sent: AtomicU64,
     received: AtomicU64,
+    /// Observers know it as opened, or will before they can hear that it is gone.
+    opened: AtomicBool,
 }
 
 impl Traffic {
     pub(crate) fn new(id: u64, endpoint: Endpoint, observers: Observers) -> Self {
-        Self { id, endpoint, since: clock::now(), observers, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
+        Self {
+            id,
+            endpoint,
+            since: clock::now(),
+            observers,
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            opened: AtomicBool::new(true),
+        }
+    }
+
+    /// That of several attempts, of which none has won yet: nobody is told of its end.
+    pub(crate) fn contended(self) -> Self {
+        self.opened.store(false, Ordering::Relaxed);
+        self
+    }
+
+    /// One has won.
+    pub(crate) fn won(&self) {
+        self.opened.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -75,6 +96,9 @@ impl Traffic {
 
 impl Drop for Traffic {
     fn drop(&mut self) {
+        if !*self.opened.get_mut() {
+            return;
+        }
         let closed = Closed {
             id: self.id,
             endpoint: &self.endpoint,
