@@ -6,10 +6,11 @@
 //!   the dynamic table both ways, the peer's MAX_FIELD_SECTION_SIZE, GOAWAY and H3_REQUEST_REJECTED as exact
 //!   [`Delivery`](portolan_core::Delivery), CONNECT and extended CONNECT (RFC 9220), HTTP datagrams (RFC 9297), ORIGIN (RFC 9412) as an event,
 //!   proxies ([`hop`]), early data on request, going over to another way ([`SendRequest::rebind`]). Where no relay is between,
-//!   the addresses of a name are raced (RFC 8305), many datagrams go through one system call (GSO, GRO, recvmmsg), congestion is marked (ECN), and what the path carries is
-//!   probed for ([`SendRequest::mtu`]).
-//! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, datagrams beyond 1452 bytes, multipath, QUIC v2; through a relay datagrams go one by one, of 1200 bytes. What TLS agreed
-//!   on is known but for the cipher suite and the group, which `quinn` doesn't tell.
+//!   the addresses of a name are raced (RFC 8305), many datagrams go through one system call (GSO, GRO, recvmmsg), congestion is
+//!   marked (ECN), and what the path carries is probed for ([`SendRequest::mtu`]).
+//! - **What is not done**: server push (refused), priorities (RFC 9218), settings remembered for early data, datagrams
+//!   beyond 1452 bytes, multipath, QUIC v2; through a relay datagrams go one by one, of 1200 bytes. What TLS agreed on is known
+//!   but for the cipher suite and the group, which `quinn` doesn't tell.
 //! - **Tested against**: a scripted peer that breaks the rules, the h3 crate's server, aioquic, Caddy.
 //! - **Security**: frames are measured before room is made for them; header lists, unknown frames and streams, empty data and
 //!   what waits for the header table are bounded; what a stream may hold is its window. See [`Options`].
