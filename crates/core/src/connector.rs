@@ -244,7 +244,8 @@ impl Connector {
         Fut: Future<Output = Result<T>>,
     {
         let settings = &self.0.settings;
-        let Some(name) = to.name().filter(|_| self.is_direct(to) && settings.proxy_header.is_none()) else {
+        let own = settings.dial.is_none() && settings.proxy_header.is_none() && self.is_direct(to);
+        let Some(name) = to.name().filter(|_| own) else {
             let datagram = self.datagram(to).await?;
             let info = datagram.info().clone();
             return Ok((handshake(datagram).await?, info));
@@ -252,8 +253,8 @@ impl Connector {
         let cx = self.context(to);
         let traffic = cx.traffic().map(|traffic| Arc::new(traffic.contended()));
         let work = async {
-            let (value, mut info) =
-                Direct::new(true).datagrams(name, to.port(), &cx, traffic.as_ref(), handshake).await?;
+            let raced = Direct::new(true).datagrams(name, to.port(), &cx, traffic.as_ref(), handshake);
+            let (value, mut info) = Box::pin(raced).await?;
             cx.finish(&mut info);
             Ok((value, info))
         };

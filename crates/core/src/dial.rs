@@ -489,11 +489,13 @@ impl Direct {
         Fut: Future<Output = Result<T>>,
     {
         let handshake = &handshake;
-        let attempt = |addr| async move {
-            let datagram = Datagram::connected(addr, &cx.settings.bind);
-            let datagram = datagram.map_err(|error| Error::io(Phase::Connect, error))?.counted(traffic.cloned());
-            let info = datagram.info().clone();
-            Ok((handshake(datagram).await?, info))
+        let attempt = |addr| {
+            Box::pin(async move {
+                let datagram = Datagram::connected(addr, &cx.settings.bind);
+                let datagram = datagram.map_err(|error| Error::io(Phase::Connect, error))?.counted(traffic.cloned());
+                let info = datagram.info().clone();
+                Ok((handshake(datagram).await?, info))
+            })
         };
         let won = self.named(name, port, cx, attempt).await?;
         cx.note(|p| p.address = Some(won.addr));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portolan_core::{
-    Bind, Connector, Delivery, Endpoint, Hop, Kind, Phase, Policy, Resolver, Route, SourcePort, Timeouts,
+    Bind, BoxFuture, Connector, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, Kind, Phase, Policy,
+    Resolver, Route, SourcePort, Stream, Timeouts,
 };
 use tokio::net::TcpListener;
 
@@ -264,4 +265,39 @@ async fn a_socket_that_meets_itself_is_a_refusal() {
     let net = Connector::builder().bind(Bind::from(SourcePort::Fixed(port))).build().unwrap();
     let error = net.connect(&Endpoint::from(SocketAddr::from(([127, 0, 0, 1], port)))).await.unwrap_err();
     assert!(error.is_refused(), "{error}");
+}
+
+/// A way of one's own that carries nothing.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial<'a>(&'a self, _: &'a Endpoint, _: &'a DialContext) -> BoxFuture<'a, Result<Stream, Error>> {
+        Box::pin(async { Err(Error::new(Kind::Unsupported, "nowhere")) })
+    }
+
+    fn datagram<'a>(&'a self, _: &'a Endpoint, _: &'a DialContext) -> BoxFuture<'a, Result<Datagram, Error>> {
+        Box::pin(async { Err(Error::new(Kind::Unsupported, "nowhere")) })
+    }
+}
+
+#[tokio::test]
+async fn raced_datagrams_keep_to_the_policy_and_to_a_way_of_ones_own() {
+    let to = Endpoint::new("two.test", 9).unwrap();
+    let addresses: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()];
+    let resolver = Resolver::system().with_override("two.test", addresses);
+    // The handshake is over only where the address is the second.
+    let handshake = async |datagram: Datagram| match datagram.info().peer.unwrap().ip() {
+        ip if ip == addresses[1] => Ok(ip),
+        ip => Err(Error::new(Kind::Connect, format!("not {ip}")).with_phase(Phase::Connect)),
+    };
+    let net = Connector::builder().resolver(resolver.clone()).build().unwrap();
+    let (ip, info) = net.datagram_raced(&to, handshake).await.unwrap();
+    assert_eq!((ip, info.attempts, info.peer.unwrap().ip()), (addresses[1], 2, addresses[1]));
+    let net = Connector::builder().resolver(resolver.clone()).policy(Policy::public_only()).build().unwrap();
+    let error = net.datagram_raced(&to, handshake).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Blocked, "{error:?}");
+    let net = Connector::builder().resolver(resolver).dial(Nowhere).build().unwrap();
+    let error = net.datagram_raced(&to, handshake).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Unsupported, "nowhere"));
 }
