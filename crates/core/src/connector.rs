@@ -252,12 +252,12 @@ impl Connector {
         };
         let cx = self.context(to);
         let traffic = cx.traffic().map(|traffic| Arc::new(traffic.contended()));
-        let work = async {
+        let work = Box::pin(async {
             let raced = Direct::new(true).datagrams(name, to.port(), &cx, traffic.as_ref(), handshake);
-            let (value, mut info) = Box::pin(raced).await?;
+            let (value, mut info) = raced.await?;
             cx.finish(&mut info);
             Ok((value, info))
-        };
+        });
         let made = cx.told(self.bounded(work)).await?;
         if let Some(traffic) = traffic {
             traffic.won();
