@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::{request, response};
 use portolan_core::ConnectionInfo;
 use serde::Serialize;
@@ -26,6 +28,31 @@ pub struct Entry {
     connection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
+    #[serde(rename = "_resourceType", skip_serializing_if = "Option::is_none")]
+    resource: Option<&'static str>,
+    #[serde(rename = "_webSocketMessages", skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<Message>,
+}
+
+/// A message of WebSocket, as Chrome writes it.
+#[derive(Debug, Clone, Serialize)]
+struct Message {
+    #[serde(rename = "type")]
+    direction: &'static str,
+    /// In seconds since 1970.
+    time: f64,
+    opcode: u8,
+    data: String,
+}
+
+/// What a message of WebSocket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MessageData<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Binary(&'a [u8]),
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -77,6 +104,8 @@ impl Entry {
             server: None,
             connection: None,
             comment: None,
+            resource: None,
+            messages: Vec::new(),
         }
     }
 
@@ -84,6 +113,31 @@ impl Entry {
     #[must_use]
     pub fn with_response(mut self, options: &HarOptions, response: &response::Parts, body: &[u8]) -> Self {
         self.response = Response::new(options, response, body);
+        self
+    }
+
+    /// The response, with what was kept of a body of `total` bytes.
+    pub(super) fn with_captured(
+        mut self,
+        options: &HarOptions,
+        response: &response::Parts,
+        body: &[u8],
+        total: u64,
+    ) -> Self {
+        self.response = Response::new(options, response, body).of_size(body.len() as u64, total);
+        self
+    }
+
+    /// A message that was sent or received on a WebSocket that this exchange opened.
+    #[must_use]
+    pub fn with_message(mut self, sent: bool, at: SystemTime, data: MessageData<'_>) -> Self {
+        let (opcode, data) = match data {
+            MessageData::Text(text) => (1, text.to_owned()),
+            MessageData::Binary(bytes) => (2, STANDARD.encode(bytes)),
+        };
+        let time = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        self.resource = Some("websocket");
+        self.messages.push(Message { direction: if sent { "send" } else { "receive" }, time, opcode, data });
         self
     }
 

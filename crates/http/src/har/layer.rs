@@ -4,12 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use portolan_core::{Result, clock};
 
+use super::capture::capture;
 use super::{Entry, Har, HarOptions, Phases};
 use crate::middleware::{Middleware, Next};
 use crate::request::Request;
 use crate::response::Response;
 
-/// Writes down each exchange of a client, up to the head of the response. Clones share the recording.
+/// Writes down each exchange of a client. Clones share the recording.
+///
+/// Without bodies an exchange is there when the head of its response is; with bodies ([`HarOptions::with_bodies`]), when the caller has
+/// read the response's or let it go.
 ///
 /// ```no_run
 /// # async fn run() -> portolan_core::Result<()> {
@@ -53,10 +57,15 @@ impl Middleware for Recorder {
             Ok(response) => {
                 let mut phases = Phases::new();
                 phases.wait = response.timings().first_byte;
-                let entry = entry.with_response(&self.options, response.parts(), b"");
-                let entry = entry.with_connection(response.connection_info(), response.is_reused());
-                self.push(entry.with_phases(phases));
-                Ok(response)
+                let entry = entry.with_connection(response.connection_info(), response.is_reused()).with_phases(phases);
+                if self.options.max_body == 0 {
+                    self.push(entry.with_response(&self.options, response.parts(), b""));
+                    return Ok(response);
+                }
+                let (recorder, parts, max) = (self.clone(), response.parts().clone(), self.options.max_body);
+                Ok(capture(response, max, move |body, total| {
+                    recorder.push(entry.with_captured(&recorder.options, &parts, body, total));
+                }))
             }
             Err(error) => {
                 self.push(entry.with_comment(error.to_string()));

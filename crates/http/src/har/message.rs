@@ -7,6 +7,7 @@ use http::{HeaderMap, Uri, Version, request, response};
 use serde::Serialize;
 
 use super::HarOptions;
+use super::file::CUT;
 
 /// What stands for a value that is left out.
 const REDACTED: &str = "***";
@@ -65,6 +66,8 @@ struct Content {
     text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
 }
 
 impl Request {
@@ -100,11 +103,26 @@ impl Response {
             http_version: version(response.version),
             cookies: set_cookies(options, &response.headers),
             headers: headers(options, &response.headers),
-            content: Content { size: size(body), mime_type: mime_type(&response.headers), text, encoding },
+            content: Content {
+                size: size(body),
+                mime_type: mime_type(&response.headers),
+                text,
+                encoding,
+                comment: None,
+            },
             redirect_url: location.unwrap_or_default(),
             headers_size: -1,
             body_size: -1,
         }
+    }
+
+    /// The same, of whose body `total` bytes only `kept` are here.
+    pub(super) fn of_size(mut self, kept: u64, total: u64) -> Self {
+        self.content.size = i64::try_from(total).unwrap_or(i64::MAX);
+        if kept < total {
+            self.content.comment = Some(format!("{CUT} at {kept} of {total} bytes"));
+        }
+        self
     }
 
     /// What browsers write for an exchange without a response.
@@ -115,7 +133,7 @@ impl Response {
             http_version: "",
             cookies: Vec::new(),
             headers: Vec::new(),
-            content: Content { size: 0, mime_type: String::new(), text: None, encoding: None },
+            content: Content { size: 0, mime_type: String::new(), text: None, encoding: None, comment: None },
             redirect_url: String::new(),
             headers_size: -1,
             body_size: -1,
@@ -138,7 +156,7 @@ fn version(version: Version) -> &'static str {
 }
 
 /// The URL without user and password.
-fn url(uri: &Uri) -> String {
+pub(super) fn url(uri: &Uri) -> String {
     let text = uri.to_string();
     let Some(authority) = uri.authority().map(http::uri::Authority::as_str) else { return text };
     match authority.rsplit_once('@') {

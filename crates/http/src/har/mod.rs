@@ -1,7 +1,9 @@
-//! Recording as HAR 1.2, which browsers and debuggers read.
+//! Recording as HAR 1.2, which browsers and debuggers read, and answering out of such files.
 //!
-//! - **What works**: requests, responses, timings out of [`ConnectionInfo`], bodies if you ask for them.
-//! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told), reading HAR.
+//! - **What works**: requests, responses, timings out of [`ConnectionInfo`], bodies if you ask for them, messages of WebSocket as Chrome has them
+//!   ([`Entry::with_message`]); [`Replay`] of files of ours and of others.
+//! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told); messages of WebSocket
+//!   are added by hand, and not replayed.
 //! - **Security**: the values of `Authorization`, `Proxy-Authorization`, `Cookie` and `Set-Cookie`, and of all that is marked
 //!   sensitive, are left out unless [`Dangerous::with_secrets`] was called; a password in a URL always is. Queries and bodies are
 //!   written as they are: bodies only on request.
@@ -20,9 +22,12 @@
 //!
 //! [`ConnectionInfo`]: portolan_core::ConnectionInfo
 
+mod capture;
 mod entry;
+mod file;
 mod layer;
 mod message;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +39,9 @@ use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use portolan_core::{Error, Result};
 use serde::Serialize;
 
-pub use entry::{Entry, Phases};
+pub use entry::{Entry, MessageData, Phases};
 pub use layer::Recorder;
+pub use replay::{Missing, NotRecorded, Replay};
 
 /// A recording that goes on for ever keeps the newest.
 const MAX_ENTRIES: usize = 10_000;
@@ -158,8 +164,11 @@ impl Har {
     }
 
     fn file(&self) -> File<'_> {
-        let creator = Creator { name: "portolan", version: env!("CARGO_PKG_VERSION") };
-        File { log: Log { version: "1.2", creator, entries: &self.entries } }
+        File { log: Log { version: "1.2", creator: Self::creator(), entries: &self.entries } }
+    }
+
+    fn creator() -> Creator {
+        Creator { name: "portolan", version: env!("CARGO_PKG_VERSION") }
     }
 }
 

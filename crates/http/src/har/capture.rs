@@ -1,0 +1,79 @@
+//! A body that is kept as it passes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use portolan_core::{Error, Result};
+
+use crate::incoming::Incoming;
+use crate::response::Response;
+
+/// Called with what was kept, and with how many bytes there were, when the body has ended or is dropped.
+type Ended = Box<dyn FnOnce(&[u8], u64) + Send>;
+
+/// The same response; up to `max` bytes of its body are kept for `ended`.
+pub(super) fn capture(response: Response, max: usize, ended: impl FnOnce(&[u8], u64) + Send + 'static) -> Response {
+    // What follows is no body, and who asked for it needs the connection itself.
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        ended(b"", 0);
+        return response;
+    }
+    let ended: Ended = Box::new(ended);
+    response
+        .map_body(|body| Incoming::from_body(Captured { body, kept: Vec::new(), max, total: 0, ended: Some(ended) }))
+}
+
+struct Captured {
+    body: Incoming,
+    kept: Vec<u8>,
+    max: usize,
+    total: u64,
+    ended: Option<Ended>,
+}
+
+impl Captured {
+    fn end(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended(&self.kept, self.total);
+        }
+    }
+}
+
+impl Body for Captured {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
+                let room = self.max.saturating_sub(self.kept.len());
+                self.kept.extend_from_slice(data.get(..room).unwrap_or(data));
+                self.total += data.len() as u64;
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(_)) | None => self.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
