@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portolan_core::clock::{self, Instant};
+use tokio::task::coop;
 
 /// Moving a runtime's timer takes its lock; most deadlines are met, so this one is moved only when it rings.
 #[derive(Debug, Default)]
@@ -44,6 +45,32 @@ impl Alarm {
             }
             sleep.as_mut().reset(deadline);
         }
+        // A task that has used up its turn is told of no timer: a peer that never pauses would outlive every deadline.
+        if !coop::has_budget_remaining() && clock::now() >= deadline {
+            self.sleep = None;
+            return Poll::Ready(());
+        }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_rings_for_a_task_that_has_used_up_its_turn() {
+        let mut alarm = Alarm::default();
+        alarm.after(Some(Duration::from_secs(1)));
+        assert!(poll_fn(|cx| Poll::Ready(alarm.poll(cx))).await.is_pending());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let rang = poll_fn(|cx| {
+            while let Poll::Ready(turn) = coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            Poll::Ready(alarm.poll(cx))
+        });
+        assert!(rang.await.is_ready());
     }
 }
