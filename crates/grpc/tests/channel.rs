@@ -8,6 +8,7 @@ mod support;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,6 +114,40 @@ async fn round_robin_takes_every_address_in_turn_and_leaves_out_the_dead() {
     }
     let seen = tally(&client, 30).await;
     assert!(seen.len() == 2 && !seen.contains_key(&b"b"[..]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn calls_go_on_while_a_name_whose_address_died_is_resolved_anew() {
+    let (first, _) = listen("127.0.0.1:0", "a").await;
+    let (_, dying) = listen(&format!("127.0.0.2:{}", first.port()), "b").await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let resolver = Resolver::from_fn(move |_| {
+        let before = count.fetch_add(1, Relaxed);
+        async move {
+            if before > 0 {
+                // A name server that is gone too.
+                std::future::pending::<()>().await;
+            }
+            Ok([1, 2].map(|n| IpAddr::from([127, 0, 0, n])).to_vec())
+        }
+    });
+    let connector = Connector::builder().resolver(resolver).build().unwrap();
+    let options = quick().balancing(Balancing::RoundRobin).resolve_interval(Duration::ZERO);
+    let url = format!("http://svc.test:{}", first.port());
+    let client = Client::from_channel(Channel::connect_with(&connector, &url, options).await.unwrap()).unwrap();
+    while client.transport().connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    dying.abort();
+    while client.transport().connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    while asked.load(Relaxed) < 2 {
+        assert_eq!(who(&client).await.unwrap(), "a");
+    }
+    assert_eq!(tally(&client, 30).await.len(), 1);
+    assert_eq!(asked.load(Relaxed), 2);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::select_ok;
 use portolan_core::clock::{self, Instant};
 use portolan_core::{Endpoint, Error, Kind, Result};
+use tokio::task::AbortHandle;
 
 use super::Balancing;
 use super::carrier::Carrier;
@@ -36,15 +37,30 @@ impl fmt::Debug for Weights {
 
 /// The addresses of a service, and whose turn it is.
 pub(super) struct Balancer<K: Carrier> {
-    way: Arc<Way<K>>,
-    to: Endpoint,
+    names: Arc<Names<K>>,
+    /// Resolves anew while calls go on.
+    renewing: Mutex<Option<AbortHandle>>,
     balancing: Balancing,
     weights: Option<Weights>,
+    turn: AtomicUsize,
+}
+
+/// The addresses, and where they come from.
+struct Names<K: Carrier> {
+    way: Arc<Way<K>>,
+    to: Endpoint,
     interval: Duration,
     list: Mutex<List<K>>,
     resolved: Mutex<Option<Instant>>,
     resolving: tokio::sync::Mutex<()>,
-    turn: AtomicUsize,
+}
+
+impl<K: Carrier> Drop for Balancer<K> {
+    fn drop(&mut self) {
+        if let Some(task) = self.renewing.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
 }
 
 impl<K: Carrier> Balancer<K> {
@@ -54,21 +70,25 @@ impl<K: Carrier> Balancer<K> {
             Balancing::PickFirst => vec![Arc::new(Subchannel::new(to.clone()))],
             _ => Vec::new(),
         };
-        Self {
+        let names = Names {
             way: Arc::new(way),
             to,
-            balancing: options.balancing,
-            weights: options.weights.clone().filter(|_| options.balancing == Balancing::Weighted),
             interval: options.resolve_interval,
             list: Mutex::new(list.into()),
             resolved: Mutex::new(None),
             resolving: tokio::sync::Mutex::new(()),
+        };
+        Self {
+            names: Arc::new(names),
+            renewing: Mutex::new(None),
+            balancing: options.balancing,
+            weights: options.weights.clone().filter(|_| options.balancing == Balancing::Weighted),
             turn: AtomicUsize::new(0),
         }
     }
 
     fn list(&self) -> List<K> {
-        Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
+        self.names.list()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -78,7 +98,7 @@ impl<K: Carrier> Balancer<K> {
     /// When the first address may be tried again.
     pub(super) fn next_try(&self) -> Instant {
         let soonest = self.list().iter().filter_map(|one| one.next_try()).min();
-        soonest.unwrap_or_else(|| clock::now() + self.way.backoff.0)
+        soonest.unwrap_or_else(|| clock::now() + self.names.way.backoff.0)
     }
 
     /// A connection that takes calls, if there is nothing to be done for it.
@@ -94,19 +114,20 @@ impl<K: Carrier> Balancer<K> {
 
     /// A connection that takes calls, made if there is none.
     pub(super) async fn pick(&self) -> Result<K::Connection> {
+        let way = &self.names.way;
         if self.balancing == Balancing::PickFirst {
             let one = self.list().first().cloned();
-            return one.ok_or_else(nobody)?.get(&self.way).await;
+            return one.ok_or_else(nobody)?.get(way).await;
         }
         let list = self.addresses().await?;
-        list.iter().for_each(|one| one.start(&self.way));
+        list.iter().for_each(|one| one.start(way));
         if let Some(handle) = self.choose(&list) {
             return Ok(handle);
         }
         // Whichever is there first: one that hangs keeps no call from the others.
         let turn = self.turn.load(Ordering::Relaxed).checked_rem(list.len()).ok_or_else(nobody)?;
         let in_turn = list.iter().cycle().skip(turn).take(list.len());
-        select_ok(in_turn.map(|one| Box::pin(one.get(&self.way)))).await.map(|(handle, _)| handle)
+        select_ok(in_turn.map(|one| Box::pin(one.get(way)))).await.map(|(handle, _)| handle)
     }
 
     /// Among those that are connected.
@@ -133,19 +154,40 @@ impl<K: Carrier> Balancer<K> {
         Some(ready.swap_remove(best))
     }
 
-    /// The addresses, resolved anew when some are in trouble and it is not too soon.
+    /// The addresses, resolved anew when some are in trouble and it is not too soon. While one of them takes calls none waits for
+    /// that.
     async fn addresses(&self) -> Result<List<K>> {
         let list = self.list();
         if !list.is_empty() && !list.iter().any(|one| one.troubled()) {
             return Ok(list);
         }
+        if !list.iter().any(|one| one.ready().is_some()) {
+            return self.names.renewed().await;
+        }
+        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.names.are_due() && renewing.as_ref().is_none_or(AbortHandle::is_finished) {
+            let names = Arc::clone(&self.names);
+            *renewing = Some(tokio::spawn(async move { drop(names.renewed().await) }).abort_handle());
+        }
+        Ok(list)
+    }
+}
+
+impl<K: Carrier> Names<K> {
+    fn list(&self) -> List<K> {
+        Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn are_due(&self) -> bool {
+        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved.is_none_or(|at| clock::now().saturating_duration_since(at) >= self.interval)
+    }
+
+    /// The addresses, resolved anew unless that was done a moment ago.
+    async fn renewed(&self) -> Result<List<K>> {
         let _one = self.resolving.lock().await;
-        let due = {
-            let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-            resolved.is_none_or(|at| clock::now().saturating_duration_since(at) >= self.interval)
-        };
         let list = self.list();
-        if !due && !list.is_empty() {
+        if !self.are_due() && !list.is_empty() {
             return Ok(list);
         }
         let resolved = self.resolve(&list).await;
