@@ -60,7 +60,8 @@ impl Metadata {
         Self::default()
     }
 
-    /// What came, or is to be sent, as HTTP fields. Names that belong to the protocol are not shown by the other methods.
+    /// What came, or is to be sent, as HTTP fields. Names that belong to the protocol are not shown by the other methods, and
+    /// not sent.
     pub fn from_headers(map: HeaderMap) -> Self {
         Self { map }
     }
@@ -151,7 +152,8 @@ impl Metadata {
 
     /// Adds all of another.
     pub fn extend(&mut self, other: Self) {
-        self.map.extend(other.map);
+        // Not the map itself: that would take the place of values that have the same name.
+        self.map.extend(other.map.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 }
 

@@ -219,7 +219,10 @@ pub(crate) fn code_of(error: &Error) -> Code {
         Kind::Timeout if matches!(error.phase(), Some(Phase::Total | Phase::FirstByte)) => Code::DeadlineExceeded,
         Kind::Protocol => Code::Internal,
         Kind::Auth => Code::Unauthenticated,
-        Kind::Limit if error.delivery() != Delivery::NotSent => Code::ResourceExhausted,
+        // More than the server says it takes stays too much, however often it is tried.
+        Kind::Limit if error.delivery() != Delivery::NotSent || error.phase() == Some(Phase::Send) => {
+            Code::ResourceExhausted
+        }
         Kind::Blocked => Code::PermissionDenied,
         Kind::Unsupported => Code::Unimplemented,
         Kind::Usage => Code::Internal,
@@ -327,6 +330,9 @@ mod tests {
             assert_eq!(Status::of(&lost).code(), Code::Unavailable, "{code:#x}");
         }
         assert_eq!(Status::of(&Error::closed("gone")).code(), Code::Unavailable);
+        let unsent = |phase| Error::new(Kind::Limit, "full").with_delivery(Delivery::NotSent).with_phase(phase);
+        assert_eq!(Status::of(&unsent(Phase::Pool)).code(), Code::Unavailable);
+        assert_eq!(Status::of(&unsent(Phase::Send)).code(), Code::ResourceExhausted);
         assert_eq!(Code::from_http(StatusCode::NOT_FOUND), Code::Unimplemented);
         assert_eq!(Code::from_http(StatusCode::OK), Code::Unknown);
     }

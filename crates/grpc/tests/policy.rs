@@ -345,3 +345,36 @@ async fn a_reset_within_messages_has_its_status() {
     assert_eq!((Status::of(&error).code(), error.delivery()), (Code::ResourceExhausted, Delivery::Answered));
     assert!(Shape::ServerStreaming.asks_once() && !Shape::ServerStreaming.answers_once());
 }
+
+/// Asks somebody who never answers.
+struct Stuck;
+
+impl Interceptor for Stuck {
+    fn request<'a>(&'a self, _: &'a mut Outgoing) -> BoxFuture<'a, Result<()>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interceptor_has_no_more_time_than_its_call() {
+    let client = client(handler(async |call| good(&call, "reply").await)).intercept(Stuck);
+    let error = client.unary(&method("/t.S/M"), &Bytes::new()).timeout(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(Status::of(&error).code(), Code::DeadlineExceeded);
+    assert_eq!(error.delivery(), Delivery::NotSent);
+}
+
+#[tokio::test]
+async fn metadata_that_is_handed_on_brings_no_names_of_the_protocol() {
+    let client = client(handler(async |call| {
+        assert_eq!(call.header("content-type"), Some("application/grpc+proto"));
+        assert_eq!((call.header("grpc-timeout"), call.header("connection")), (None, None));
+        let all: Vec<_> = call.head.headers.get_all("x-a").iter().collect();
+        assert_eq!(all, ["1", "2", "3"]);
+        good(&call, "reply").await;
+    }));
+    let fields =
+        [("content-type", "text/html"), ("grpc-timeout", "1n"), ("connection", "close"), ("x-a", "2"), ("x-a", "3")];
+    let came = fields.map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+    let came = Metadata::from_headers(came.into_iter().collect());
+    client.unary(&method("/t.S/M"), &Bytes::new()).metadata("x-a", "1").metadata_all(came).await.unwrap();
+}

@@ -14,7 +14,7 @@ use crate::client::Shared;
 use crate::compress::Encoding;
 use crate::deadline::{Deadline, exceeded_before};
 use crate::intercept::{Observers, Outgoing};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, is_reserved};
 use crate::policy::{Config, HedgingPolicy, RetryPolicy};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -82,13 +82,14 @@ impl<T> Plan<T> {
         self.configure().await;
         let timeout = self.timeout.map(Deadline::after);
         self.deadline = [self.deadline, timeout, Deadline::current()].into_iter().flatten().min();
+        let mut asked = Ok(());
         if !self.shared.interceptors.is_empty() {
-            Box::pin(self.ask()).await?;
+            asked = Deadline::bound(self.deadline, Box::pin(self.ask())).await;
         }
         if self.deadline.is_some_and(|deadline| deadline.left().is_zero()) {
             return Err(exceeded_before());
         }
-        Ok(())
+        asked
     }
 
     async fn configure(&mut self) {
@@ -161,9 +162,9 @@ impl<T> Plan<T> {
         if before > 0 {
             headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(before));
         }
-        if !self.metadata.as_headers().is_empty() {
-            headers.extend(self.metadata.as_headers().clone());
-        }
+        // What came from elsewhere, such as the metadata of a call that is handed on, may hold names that are the protocol's.
+        let own = self.metadata.as_headers().iter().filter(|(name, _)| !is_reserved(name.as_str()));
+        headers.extend(own.map(|(name, value)| (name.clone(), value.clone())));
         Ok(headers)
     }
 }
