@@ -11,7 +11,8 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
-use portolan_core::{Delivery, Error, Kind, Phase, Result, clock};
+use portolan_core::clock::{self, Instant};
+use portolan_core::{Delivery, Error, Kind, Phase, Result};
 use portolan_wire::{Alarm, Codec};
 
 use crate::PROTOCOL;
@@ -19,6 +20,9 @@ use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::fetch::{Fetch, is_event_stream};
 use crate::parser::{Decoder, Limits};
+
+/// A connection that lasted so long was a good one, whether or not there was anything to tell: proxies end those that are quiet.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// How a source is to behave.
 #[derive(Debug, Clone)]
@@ -87,7 +91,8 @@ impl Options {
         self
     }
 
-    /// Attempts in a row without an event before the source gives up with the last error. Default 50; `None` never does.
+    /// Attempts in a row that came to neither an event nor a connection of ten seconds before the source gives up with the last
+    /// error. Default 50; `None` never does.
     pub fn max_failures(mut self, count: Option<u32>) -> Self {
         self.max_failures = count;
         self
@@ -143,6 +148,7 @@ struct Open<B> {
     decoder: Decoder,
     buf: BytesMut,
     alarm: Alarm,
+    since: Instant,
 }
 
 /// Events as a stream that comes back when its connection is lost, where it left off.
@@ -233,6 +239,9 @@ impl<F: Fetch> EventSource<F> {
                         }
                         Step::Refused(error) => return self.end(error),
                         Step::Lost(error) => {
+                            if clock::now().saturating_duration_since(open.since) >= STEADY {
+                                self.backoff.failures = 0;
+                            }
                             if let Some(end) = self.lost(error, None) {
                                 return Poll::Ready(end);
                             }
@@ -274,7 +283,7 @@ impl<F: Fetch> EventSource<F> {
         let decoder = Decoder::new(self.options.limits, Arc::clone(&self.last_id));
         let mut alarm = Alarm::default();
         alarm.after(self.options.idle);
-        self.stage = Stage::Open(Box::new(Open { body, decoder, buf: BytesMut::new(), alarm }));
+        self.stage = Stage::Open(Box::new(Open { body, decoder, buf: BytesMut::new(), alarm, since: clock::now() }));
         Some(Ok(()))
     }
 

@@ -163,6 +163,17 @@ async fn an_event_makes_up_for_failures() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_connection_that_lasted_is_no_failure() {
+    let quiet = [Answer::Silent(&[]), Answer::Silent(&[":\n\n"])].into_iter().cycle().take(20);
+    let script = Script::new(quiet.chain([Answer::Stream(&["data:a\n\n"])]));
+    // Silence ends them, as a proxy would.
+    let options = Options::new().max_failures(Some(3)).idle_timeout(Duration::from_secs(30));
+    let mut source = EventSource::new(script.clone(), options);
+    assert_eq!(data(&mut source).await, "a");
+    assert!(script.waits().iter().all(|wait| *wait <= Duration::from_secs(34)), "{:?}", script.waits());
+}
+
+#[tokio::test(start_paused = true)]
 async fn statuses_types_and_futile_errors_are_the_end() {
     for (answer, kind, code) in [
         (Answer::Status(404, ""), Kind::Server, Some(404)),

@@ -6,11 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use portolan_core::{Error, Kind, Result, clock};
+use portolan_core::clock::{self, Instant};
+use portolan_core::{Error, Kind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::codec::{CloseCode, Message};
 use crate::socket::{Wakers, WebSocket};
+
+/// A connection that lasted so long was a good one, whether or not there was anything to tell: proxies end those that are quiet.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// When to come back, and when to leave it.
 #[derive(Debug, Clone)]
@@ -51,8 +55,8 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Attempts in a row that fail, or come to a connection without a message, before the last error is given. Default 20;
-    /// `None` never gives up.
+    /// Attempts in a row that come to neither a message nor a connection of ten seconds before the last error is given.
+    /// Default 20; `None` never gives up.
     pub fn max_failures(mut self, count: Option<u32>) -> Self {
         self.max_failures = count;
         self
@@ -80,7 +84,7 @@ enum Stage<T> {
     Idle,
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
     Connecting(Connecting<T>),
-    Open(Box<WebSocket<T>>),
+    Open(Box<WebSocket<T>>, Instant),
     Over,
 }
 
@@ -138,7 +142,7 @@ where
     /// next uses a new connection.
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<()> {
         poll_fn(|cx| self.poll_open(cx)).await?;
-        let Stage::Open(socket) = &mut self.stage else { return Err(over()) };
+        let Stage::Open(socket, _) = &mut self.stage else { return Err(over()) };
         let result = socket.send(message).await;
         if result.as_ref().is_err_and(|error| error.kind() == Kind::Closed) {
             // The reading side would learn of it only when it is asked.
@@ -150,7 +154,7 @@ where
     /// Closes the connection, if there is one, and makes no other.
     pub async fn close(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Open(mut socket) => socket.close(CloseCode::NORMAL, "").await.map(|_| ()),
+            Stage::Open(mut socket, _) => socket.close(CloseCode::NORMAL, "").await.map(|_| ()),
             _ => Ok(()),
         }
     }
@@ -158,7 +162,7 @@ where
     /// The connection at hand.
     pub fn socket(&self) -> Option<&WebSocket<T>> {
         match &self.stage {
-            Stage::Open(socket) => Some(socket),
+            Stage::Open(socket, _) => Some(socket),
             _ => None,
         }
     }
@@ -174,7 +178,7 @@ where
                 return Poll::Ready(Ok(None));
             }
             ready!(self.poll_open(cx))?;
-            let Stage::Open(socket) = &mut self.stage else { return Poll::Ready(Ok(None)) };
+            let Stage::Open(socket, _) = &mut self.stage else { return Poll::Ready(Ok(None)) };
             match ready!(socket.poll_recv(Wakers::same(cx))) {
                 Some(Ok(message)) if message.is_data() => {
                     self.failures = 0;
@@ -200,7 +204,7 @@ where
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             match &mut self.stage {
-                Stage::Open(_) => return Poll::Ready(Ok(())),
+                Stage::Open(..) => return Poll::Ready(Ok(())),
                 Stage::Over => return Poll::Ready(Err(over())),
                 Stage::Idle => self.stage = Stage::Connecting(Box::pin((self.connect)())),
                 Stage::Waiting(wait) => {
@@ -208,7 +212,7 @@ where
                     self.stage = Stage::Idle;
                 }
                 Stage::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
-                    Ok(socket) => self.stage = Stage::Open(Box::new(socket)),
+                    Ok(socket) => self.stage = Stage::Open(Box::new(socket), clock::now()),
                     Err(error) => self.lost(error)?,
                 },
             }
@@ -217,6 +221,9 @@ where
 
     /// Waits before the next attempt; an error that another attempt would meet again is given.
     fn lost(&mut self, error: Error) -> Result<()> {
+        if matches!(self.stage, Stage::Open(_, since) if clock::now().saturating_duration_since(since) >= STEADY) {
+            self.failures = 0;
+        }
         self.failures = self.failures.saturating_add(1);
         if is_futile(&error) || self.policy.max_failures.is_some_and(|most| self.failures > most) {
             self.stage = Stage::Over;

@@ -70,6 +70,24 @@ async fn a_server_that_is_gone_is_given_up_after_growing_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_connection_that_lasted_is_no_failure() {
+    let (near, far): (Vec<_>, Vec<_>) = (0..6).map(|_| duplex(64)).unzip();
+    tokio::spawn(async move {
+        for quiet in far {
+            clock::sleep(Duration::from_secs(16)).await;
+            drop(quiet);
+        }
+    });
+    let mut connections: Vec<_> = near.into_iter().map(Ok).collect();
+    connections.push(says(text("at last")).await);
+    let (connect, attempts) = script(connections);
+    let mut socket = Reconnecting::new(connect, ReconnectPolicy::new().max_failures(Some(2)));
+    assert_eq!(socket.recv().await.unwrap(), Some("at last".into()));
+    let waits: Vec<_> = attempts.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(17)), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_another_attempt_would_meet_again_is_given_at_once() {
     for kind in [Kind::Usage, Kind::Blocked, Kind::Auth, Kind::Protocol] {
         let (connect, attempts) = script(vec![Err(Error::new(kind, "scripted"))]);
