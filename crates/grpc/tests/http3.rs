@@ -201,7 +201,7 @@ async fn resets_and_deadlines_over_http3_have_their_status() {
         ("Load", Code::ResourceExhausted, Delivery::Unknown),
         ("Ended", Code::Internal, Delivery::Unknown),
         ("Broken", Code::Internal, Delivery::Unknown),
-        ("Message", Code::Internal, Delivery::Unknown),
+        ("Message", Code::Internal, Delivery::Answered),
         ("Own", Code::Internal, Delivery::Unknown),
     ] {
         let error = client.unary(&method(&format!("/t.S/{name}")), &text("x")).await.unwrap_err();

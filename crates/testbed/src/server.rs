@@ -229,9 +229,17 @@ pub fn required() -> bool {
     std::env::var_os("PORTOLAN_REQUIRE_SERVERS").is_some()
 }
 
-/// A port of the loopback that was free just now.
+/// A port of the loopback that was free just now, and that no socket gets which does not ask for it: Linux gives those from 32768 on.
+/// A process gives each once in turn, and begins where others hardly do.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("loopback has a free port").local_addr().expect("it is bound").port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ours = std::process::id().wrapping_mul(7919) % COUNT;
+    let mut ports = std::iter::repeat_with(|| FIRST + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let port = ports.by_ref().take(COUNT as usize).filter_map(|port| u16::try_from(port).ok());
+    let mut free = port.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("loopback has a free port")
 }
 
 /// A new folder for one server.
