@@ -79,9 +79,9 @@ impl<T> Plan<T> {
 
     /// Looks up what the service config says, fixes the deadline, and asks the interceptors.
     pub(crate) async fn prepare(&mut self) -> Result<()> {
+        self.limit();
         self.configure().await;
-        let timeout = self.timeout.map(Deadline::after);
-        self.deadline = [self.deadline, timeout, Deadline::current()].into_iter().flatten().min();
+        self.limit();
         let mut asked = Ok(());
         if !self.shared.interceptors.is_empty() {
             asked = Deadline::bound(self.deadline, Box::pin(self.ask())).await;
@@ -92,10 +92,16 @@ impl<T> Plan<T> {
         asked
     }
 
+    /// The earliest of the deadlines that are known.
+    fn limit(&mut self) {
+        let timeout = self.timeout.map(Deadline::after);
+        self.deadline = [self.deadline, timeout, Deadline::current()].into_iter().flatten().min();
+    }
+
     async fn configure(&mut self) {
         self.config = self.shared.config.clone();
         if let (None, Some(asked)) = (&self.config, &self.shared.asked) {
-            self.config = Box::pin(asked.config(self.timeout)).await;
+            self.config = Box::pin(asked.config(self.deadline.map(Deadline::left))).await;
         }
         let whole = self.config.clone();
         let config = whole.as_ref().and_then(|config| config.service.for_path(self.path.path()));

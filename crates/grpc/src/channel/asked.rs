@@ -87,10 +87,13 @@ impl Asked {
 #[cfg(feature = "json")]
 #[cfg(test)]
 mod tests {
-    use portolan_core::{Answer, BoxFuture, Resolve, ResolveFailure, Texts, resolve};
+    use std::future::IntoFuture;
+
+    use bytes::Bytes;
+    use portolan_core::{Answer, BoxFuture, Connector, Resolve, ResolveFailure, Texts, resolve};
 
     use super::*;
-    use crate::channel::ChannelOptions;
+    use crate::{Channel, ChannelOptions, Client, Code, Deadline, Method, Raw, Status};
 
     /// A resolver that says what the test has written down.
     #[derive(Debug, Clone, Default)]
@@ -159,6 +162,29 @@ mod tests {
         clock::sleep(Duration::from_secs(31)).await;
         asked.expire();
         assert!(Arc::ptr_eq(&before, &asked.config(None).await.unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_the_name_service_keeps_its_deadline() {
+        let method = Method::new("/t.S/M", Raw::plain()).unwrap();
+        let second = Duration::from_secs(1);
+        for in_scope in [false, true] {
+            let says = Says::default();
+            says.0.lock().unwrap().0 = Some("silence");
+            let connector = Connector::builder().resolver(Resolver::new(says)).build().unwrap();
+            let options = ChannelOptions::new().service_config_from_dns("x");
+            let client =
+                Client::from_channel(Channel::lazy(&connector, "http://svc.test:1", options).unwrap()).unwrap();
+            let call = client.unary(&method, &Bytes::new());
+            let began = clock::now();
+            let result = if in_scope {
+                Deadline::after(second).scope(call.into_future()).await
+            } else {
+                call.timeout(second).await
+            };
+            assert_eq!(Status::of(&result.unwrap_err()).code(), Code::DeadlineExceeded);
+            assert!(began.elapsed() <= second + Duration::from_millis(2), "{:?}", began.elapsed());
+        }
     }
 
     #[tokio::test]
