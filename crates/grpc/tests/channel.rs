@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_core::{Connector, Delivery, Kind, Resolver};
+use portolan_core::{Connector, Delivery, Kind, Phase, Resolver, Timeouts};
 use portolan_grpc::{Balancing, Channel, ChannelOptions, Client, Code, Method, Raw, Status};
 use support::{Call, handler};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -148,6 +149,50 @@ async fn calls_go_on_while_a_name_whose_address_died_is_resolved_anew() {
     }
     assert_eq!(tally(&client, 30).await.len(), 1);
     assert_eq!(asked.load(Relaxed), 2);
+}
+
+#[tokio::test]
+async fn what_accepts_connections_and_says_nothing_is_no_server() {
+    let silent = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let (_, _server) = listen(&format!("127.0.0.1:{port}"), "a").await;
+    let addresses = [1, 2].map(|n| IpAddr::from([127, 0, 0, n]));
+    let timeouts = Timeouts::default().connect(Duration::from_millis(300));
+    let net = Connector::builder().resolver(Resolver::system().with_override("svc.test", addresses));
+    let connector = net.timeouts(timeouts).build().unwrap();
+    let options = quick().balancing(Balancing::RoundRobin);
+    let channel = Channel::connect_with(&connector, &format!("http://svc.test:{port}"), options).await.unwrap();
+    let client = Client::from_channel(channel).unwrap();
+    // It has been connected to.
+    let _held = silent.accept().await.unwrap();
+    let seen = tally(&client, 20).await;
+    assert_eq!((seen.len(), client.transport().connections()), (1, 1), "{seen:?}");
+    let error = Channel::connect(&connector, &format!("http://127.0.0.2:{port}")).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.delivery(), error.phase()),
+        (Kind::Timeout, Delivery::NotSent, Some(Phase::Connect))
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_ends_every_connection_at_once_is_left_alone_for_a_while() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((mut io, _)) = listener.accept().await {
+            count.fetch_add(1, Relaxed);
+            // SETTINGS and GOAWAY in one.
+            let words = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+            io.write_all(words).await.unwrap();
+            // Until the client has gone.
+            while io.read(&mut [0; 64]).await.is_ok_and(|n| n > 0) {}
+        }
+    });
+    let error = Channel::connect(&Connector::default(), &url).await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Closed, Delivery::NotSent));
+    assert_eq!(taken.load(Relaxed), 1);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portolan_core::{Connector, Phase, Result, clock};
+use portolan_core::{Connector, Phase, Result, Timeouts, clock};
 use portolan_grpc::{Channel, ChannelOptions, Client, Method, Raw, Transport};
 use portolan_http2::SendRequest;
 use portolan_testbed::Tape;
@@ -47,7 +47,8 @@ fn quiet() -> portolan_http2::Options {
 
 async fn client(to: SocketAddr) -> Result<Client<Channel>> {
     let options = ChannelOptions::new().http2(quiet());
-    let channel = Channel::connect_with(&Connector::default(), &format!("http://{to}"), options).await?;
+    let net = Connector::builder().timeouts(Timeouts::default().connect(PATIENCE)).build()?;
+    let channel = Channel::connect_with(&net, &format!("http://{to}"), options).await?;
     Client::new(channel, ORIGIN)
 }
 
@@ -57,6 +58,8 @@ async fn record<W: AsyncFnOnce(Client<SendRequest>) -> Result<()>>(work: W) -> T
         let io = tokio::net::TcpStream::connect(to).await.unwrap();
         let (transport, connection) = portolan_http2::handshake(io, quiet()).unwrap();
         let driver = tokio::spawn(connection);
+        // As a channel does.
+        transport.settled().await.unwrap();
         let client = Client::new(transport, ORIGIN).unwrap();
         let kept = client.clone();
         work(client).await.unwrap();

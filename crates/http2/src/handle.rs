@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -14,6 +14,7 @@ use portolan_core::{BoxError, Delivery, Error, Kind, Phase, Result, clock};
 use crate::body::RecvBody;
 use crate::event::{GoAway, Status};
 use crate::ext::OnInformational;
+use crate::proto::Engine;
 use crate::proto::answer::Answer;
 use crate::proto::failure::PROTOCOL;
 use crate::proto::ping::Purpose;
@@ -177,6 +178,22 @@ impl SendRequest {
     pub fn peer_settings(&self) -> Option<PeerSettings> {
         let engine = self.shared.lock();
         engine.settings_seen.then_some(engine.peer)
+    }
+
+    /// Waits for the peer's first SETTINGS: before them a connection may lead to nobody who speaks HTTP/2, or to nobody at all.
+    /// There is no deadline. Dropping the future leaves no trace.
+    pub async fn settled(&self) -> Result<PeerSettings> {
+        let poll = |engine: &mut Engine, waker: &Waker| match &engine.failure {
+            Some(failure) => Poll::Ready(Err(failure.error(Delivery::NotSent, Phase::Connect))),
+            None if engine.settings_seen => Poll::Ready(Ok(engine.peer)),
+            None => {
+                if !engine.blocked.iter().any(|other| other.will_wake(waker)) {
+                    engine.blocked.push(waker.clone());
+                }
+                Poll::Pending
+            }
+        };
+        poll_fn(|cx| self.shared.with(|engine| poll(engine, cx.waker()))).await
     }
 
     /// Ends the connection gracefully: what is in flight is finished, nothing new is taken, and then GOAWAY is sent.

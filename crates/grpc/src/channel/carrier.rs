@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 
-use portolan_core::{Connector, Endpoint, Error, Kind, Phase, Result};
+use portolan_core::{Connector, Endpoint, Error, Kind, Phase, Result, clock};
 use portolan_http2::SendRequest;
 
 use crate::PROTOCOL;
@@ -61,6 +61,8 @@ impl Carrier for Http2 {
         let (handle, connection) = portolan_http2::handshake(stream, self.options.clone())?;
         // The driver ends by itself when the last handle is gone and the last call over.
         tokio::spawn(connection);
+        // What accepts and says nothing, as a proxy before a server that is gone, is no server: no call is to wait there.
+        clock::within(connector.timeouts().connect_limit(), Phase::Connect, handle.settled()).await?;
         Ok(handle)
     }
 

@@ -169,7 +169,9 @@ impl<K: Carrier> Subchannel<K> {
 impl<K: Carrier> State<K> {
     fn connected(&mut self, result: Result<K::Connection>, way: &Way<K>) {
         self.connecting = false;
-        match result {
+        // One that is lost already was none: else a server that always does so would be asked without a pause.
+        let kept = result.and_then(|handle| if K::is_closed(&handle) { Err(taken_back()) } else { Ok(handle) });
+        match kept {
             Ok(handle) => {
                 (self.failures, self.failed) = (0, None);
                 self.handle = Some(handle);
@@ -188,6 +190,10 @@ impl<K: Carrier> State<K> {
 pub(super) fn backoff((first, most): (Duration, Duration), failures: i32) -> Duration {
     let wait = first.as_secs_f64() * GROWTH.powi(failures);
     Duration::from_secs_f64(wait.min(most.as_secs_f64()) * jitter())
+}
+
+fn taken_back() -> Error {
+    Error::closed("the server ended the connection at once").with_phase(Phase::Connect).with_protocol(PROTOCOL)
 }
 
 fn unhealthy(to: &Endpoint) -> Error {

@@ -127,7 +127,7 @@ pub(crate) struct Engine {
     pub(crate) first_due: Option<Instant>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) driver: Option<Waker>,
-    /// Those whose upload waits for the connection's window or for room in the output.
+    /// Those whose upload waits for the connection's window or for room in the output, and those who wait for SETTINGS.
     pub(crate) blocked: Vec<Waker>,
     pub(crate) wakes: Vec<Waker>,
 }

@@ -276,6 +276,7 @@ impl Engine {
         }
         self.write(|out, _| frame::put_head(0, frame::SETTINGS, frame::ACK, 0, out));
         self.slots.wake_all(&mut self.wakes);
+        self.wakes.append(&mut self.blocked);
         let peer = self.peer;
         self.emit(Event::Settings(peer));
         Ok(())
