@@ -6,7 +6,7 @@
 use portolan_core::{Connector, Error, Result};
 use portolan_grpc::Client;
 use portolan_grpc::dynamic::Schema;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -17,13 +17,14 @@ async fn main() -> Result<()> {
     let client = Client::connect(&Connector::default(), &url).await?;
     let schema = Schema::by_reflection(&client, name.split('/').next().unwrap_or_default()).await?;
     let mut call = client.duplex(&schema.method(&name)?).await?;
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = keyboard();
     let mut speaking = true;
     loop {
         tokio::select! {
-            line = lines.next_line(), if speaking => match line.ok().flatten() {
+            line = lines.recv(), if speaking => match line {
                 Some(line) => match serde_json::from_str(&line) {
-                    Ok(message) => call.send(&message).await?,
+                    // Where the call is over, the reply says why.
+                    Ok(message) => speaking = call.send(&message).await.is_ok(),
                     Err(error) => println!("no JSON: {error}"),
                 },
                 None => {
@@ -39,4 +40,17 @@ async fn main() -> Result<()> {
     }
     println!("{:?}", call.trailers());
     Ok(())
+}
+
+/// What is typed, by a thread of its own: the program must not wait for one more line when the server has ended the call.
+fn keyboard() -> mpsc::Receiver<String> {
+    let (say, lines) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(std::result::Result::ok) {
+            if say.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
