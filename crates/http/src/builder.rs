@@ -47,6 +47,7 @@ pub struct ClientBuilder {
     h3: h3::Options,
     streams: usize,
     coalescing: bool,
+    following: Option<Duration>,
     layers: Vec<Arc<dyn Layer>>,
     settings: Settings,
 }
@@ -66,6 +67,7 @@ impl Default for ClientBuilder {
             h3: h3::Options::new(),
             streams: STREAMS,
             coalescing: true,
+            following: None,
             layers: Vec::new(),
             settings: Settings {
                 version: Version::Auto,
@@ -192,6 +194,17 @@ impl ClientBuilder {
     /// Default 30 minutes.
     pub fn max_connection_age(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.pool = self.pool.lifetime(limit);
+        self
+    }
+
+    /// Looks every so often whether a name still leads to its connections, and lets those drain whose address it has no longer, as
+    /// two looks in a row have it. Default never: then [`max_connection_age`](Self::max_connection_age) bounds how long a change
+    /// goes unnoticed.
+    ///
+    /// A look costs no query as long as the resolver's cache holds the answer; one that fails changes nothing. Connections through
+    /// hops and to addresses are left alone.
+    pub fn follow_dns(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.following = every.into().map(|every| every.max(Duration::from_millis(1)));
         self
     }
 
@@ -404,7 +417,8 @@ impl ClientBuilder {
     pub(crate) fn assemble(self) -> Client {
         let connector = self.connector.unwrap_or_default();
         let coalescing = self.coalescing.then(Coalescing::default);
-        let manager = Manager { connector, h1: self.h1, h2: self.h2, h3: self.h3, streams: self.streams, coalescing };
+        let (h1, h2, h3, streams, following) = (self.h1, self.h2, self.h3, self.streams, self.following);
+        let manager = Manager { connector, h1, h2, h3, streams, coalescing, following };
         Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
     }
 }

@@ -1,7 +1,10 @@
 //! The connections of the pool: how they are made, looked at and shared.
 
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portolan_core::{ConnectionInfo, Connector, Error, Kind as ErrorKind, Phase, Result, Secret, Stream};
@@ -11,6 +14,7 @@ use portolan_http3 as h3;
 use portolan_pool::{Lease, Liveness, Manage};
 
 use crate::coalesce::{Coalescing, Group};
+use crate::follow::follow;
 use crate::key::{Key, Kind};
 
 /// A connection, or a handle of one that many share.
@@ -22,11 +26,19 @@ pub(crate) enum Conn {
 }
 
 impl Conn {
-    pub(crate) fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Arc<Facts> {
         match self {
             Self::H1(_, facts) => facts,
             Self::H2(shared) => &shared.facts,
             Self::H3(shared) => &shared.facts,
+        }
+    }
+
+    fn group(&self) -> Option<&Arc<Group>> {
+        match self {
+            Self::H1(..) => None,
+            Self::H2(shared) => Some(&shared.group),
+            Self::H3(shared) => Some(&shared.group),
         }
     }
 
@@ -47,16 +59,31 @@ pub(crate) struct Facts {
     /// Whether the connection was made for another origin.
     is_joined: bool,
     reused: OnceLock<Arc<ConnectionInfo>>,
+    /// Whether the name that it was made for leads elsewhere now.
+    has_left: AtomicBool,
 }
 
 impl Facts {
     pub(crate) fn new(info: &ConnectionInfo) -> Arc<Self> {
-        Arc::new(Self { fresh: Arc::new(info.clone()), is_joined: false, reused: OnceLock::new() })
+        Arc::new(Self { fresh: Arc::new(info.clone()), ..Self::default() })
     }
 
     /// The same for an origin that joins the connection: for that one it is none of its own.
     pub(crate) fn joined(&self) -> Arc<Self> {
-        Arc::new(Self { fresh: self.info(true), is_joined: true, reused: OnceLock::new() })
+        Arc::new(Self { fresh: self.info(true), is_joined: true, ..Self::default() })
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.fresh.peer
+    }
+
+    /// The name leads elsewhere.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
     }
 
     pub(crate) fn info(&self, reused: bool) -> Arc<ConnectionInfo> {
@@ -93,6 +120,8 @@ pub(crate) struct Manager {
     pub(crate) streams: usize,
     /// Connections that other origins may join, unless that is off.
     pub(crate) coalescing: Option<Coalescing>,
+    /// How often it is looked whether a name still leads to its connections.
+    pub(crate) following: Option<Duration>,
 }
 
 impl Manager {
@@ -222,12 +251,16 @@ impl Manage for Manager {
 
     async fn connect(&self, key: &Key) -> Result<Conn> {
         // Boxed: every caller's future has room for this, and few come here.
-        Box::pin(self.join_or_make(key)).await
+        let conn = Box::pin(self.join_or_make(key)).await?;
+        if let Some(every) = self.following {
+            follow(every, self.connector(key), key, conn.facts(), conn.group());
+        }
+        Ok(conn)
     }
 
     fn is_fit(&self, conn: &mut Conn) -> bool {
         match conn {
-            Conn::H1(conn, _) => conn.is_fit(),
+            Conn::H1(conn, facts) => !facts.has_left() && conn.is_fit(),
             Conn::H2(conn) => !conn.send.is_closed(),
             Conn::H3(conn) => !conn.send.is_closed(),
         }
@@ -235,7 +268,7 @@ impl Manage for Manager {
 
     fn is_done(&self, conn: &mut Conn) -> bool {
         match conn {
-            Conn::H1(conn, _) => conn.is_reusable(),
+            Conn::H1(conn, facts) => !facts.has_left() && conn.is_reusable(),
             Conn::H2(conn) => !conn.send.is_closed(),
             Conn::H3(conn) => !conn.send.is_closed(),
         }

@@ -45,6 +45,7 @@ pub mod cookie;
 pub mod decode;
 pub mod digest;
 mod field;
+mod follow;
 #[cfg(feature = "har")]
 pub mod har;
 pub mod hsts;

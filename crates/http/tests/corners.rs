@@ -326,3 +326,45 @@ async fn an_error_says_whose_answer_it_was_wherever_it_was_met() {
     let refused = client.get(format!("http://127.0.0.1:{}/", portolan_testbed::free_port())).send().await.unwrap_err();
     assert_eq!((refused.kind(), refused.delivery()), (Kind::Connect, portolan_core::Delivery::NotSent));
 }
+
+#[tokio::test]
+async fn connections_follow_their_name_when_it_leads_elsewhere() {
+    let web = Web::plain(heads(|_| reply(200, "here"))).await;
+    let (old, new) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    // The same server at another address of this machine.
+    let other = tokio::net::TcpListener::bind((std::net::Ipv4Addr::from(new), web.addr.port())).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = other.accept().await {
+            tokio::spawn(support::serve(stream, heads(|_| reply(200, "there"))));
+        }
+    });
+    for version in [portolan_http::Version::Http1Only, portolan_http::Version::Http2Only] {
+        let leads = Arc::new(Mutex::new(old));
+        let says = leads.clone();
+        let names = portolan_core::Resolver::from_fn(move |_| {
+            let addr = std::net::IpAddr::from(*says.lock().unwrap());
+            async move { Ok(vec![addr]) }
+        });
+        let net = portolan_core::Connector::builder().resolver(names).build().unwrap();
+        let builder = || Client::builder().connector(net.clone()).version(version);
+        let (stays, follows) =
+            (builder().build().unwrap(), builder().follow_dns(Duration::from_millis(5)).build().unwrap());
+        let url = format!("http://moves.test:{}/", web.addr.port());
+        for client in [&stays, &follows] {
+            assert_eq!(text(client.get(&url).send().await.unwrap()).await, "here");
+        }
+        // Looks that find it where it was change nothing.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let again = follows.get(&url).send().await.unwrap();
+        assert!(again.connection_info().reused, "{version:?}");
+        assert_eq!(text(again).await, "here");
+        *leads.lock().unwrap() = new;
+        let moved = async {
+            while text(follows.get(&url).send().await.unwrap()).await != "there" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), moved).await.unwrap();
+        assert_eq!(text(stays.get(&url).send().await.unwrap()).await, "here", "nobody asked it to look");
+    }
+}
