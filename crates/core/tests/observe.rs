@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portolan_core::observe::{Closed, Done, Facts, Observer, Opened, Outcome, Probe, Semantics, Step};
+use portolan_core::observe::{Closed, Done, Facts, Observer, Opened, Outcome, Probe, Semantics, Step, Value};
 use portolan_core::{Connector, Endpoint, Error, HappyOptions, Hop, Kind, Phase, Resolver, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -173,6 +173,58 @@ async fn operations_are_told_with_what_became_of_them() {
     assert_eq!(notes.take(), ["echo GET x Some(200) done", "echo PUT - None Closed", "echo DELETE - None dropped"]);
     // One that tells nobody runs all the same.
     assert_eq!(Probe::default().operation("GET").run(async { Ok(1) }).await.unwrap(), 1);
+}
+
+/// Writes down the measurements that it is told.
+#[derive(Default)]
+struct Measured(Mutex<Vec<String>>);
+
+impl Observer for Measured {
+    fn operation(&self, done: &Done<'_>) {
+        let one = done.metric();
+        assert!(one.unit == "s" && one.value >= 0.0 && one.attribute("server.port") == Some(&Value::Number(7)));
+        let attributes = one.attributes.iter().filter(|(name, _)| !name.starts_with("server."));
+        let attributes: Vec<_> = attributes
+            .map(|(name, value)| match value {
+                Value::Text(text) => format!("{name}={text}"),
+                Value::Number(number) => format!("{name}={number}"),
+                _ => "?".into(),
+            })
+            .collect();
+        self.0.lock().unwrap().push(format!("{} {}", one.name, attributes.join(" ")));
+    }
+}
+
+#[tokio::test]
+async fn operations_are_measured_under_the_names_of_opentelemetry() {
+    let measured = Arc::new(Measured::default());
+    let net = Connector::builder().observer(measured.clone()).build().unwrap();
+    let to = Endpoint::new("peer.test", 7).unwrap();
+    let facts = |n: &i64| Facts::default().status(*n);
+    let probe = |protocol, semantics| Probe::new(protocol, semantics, &to, &net);
+    let http = probe("http", Semantics::Http);
+    for status in [200, 404] {
+        http.operation("GET").run_with(async { Ok(status) }, facts).await.unwrap();
+    }
+    let lost: Result<(), _> = http.operation("PUT").run(async { Err(Error::closed("gone")) }).await;
+    lost.unwrap_err();
+    probe("redis", Semantics::Db).operation("SET").run(async { Ok(()) }).await.unwrap();
+    probe("grpc", Semantics::Rpc).operation("/a.B/C").run_with(async { Ok(0) }, facts).await.unwrap();
+    probe("dns", Semantics::Dns).operation("A").about("x.test").run(async { Ok(()) }).await.unwrap();
+    drop(probe("smtp", Semantics::Plain).operation("NOOP").run(std::future::pending::<Result<(), Error>>()));
+    assert_eq!(
+        *measured.0.lock().unwrap(),
+        [
+            "http.client.request.duration network.protocol.name=http http.request.method=GET http.response.status_code=200",
+            "http.client.request.duration network.protocol.name=http http.request.method=GET http.response.status_code=404 \
+             error.type=404",
+            "http.client.request.duration network.protocol.name=http http.request.method=PUT error.type=Closed",
+            "db.client.operation.duration network.protocol.name=redis db.system.name=redis db.operation.name=SET",
+            "rpc.client.call.duration network.protocol.name=grpc rpc.system=grpc rpc.method=/a.B/C rpc.grpc.status_code=0",
+            "dns.lookup.duration network.protocol.name=dns dns.question.name=x.test",
+            "portolan.client.operation.duration network.protocol.name=smtp operation=NOOP error.type=dropped",
+        ]
+    );
 }
 
 /// Keeps spans and events as text, which `tracing` hands to whatever is installed.

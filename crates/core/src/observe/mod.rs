@@ -22,8 +22,11 @@
 //! | `delivery` | what became of the work that failed ([`Delivery`](crate::Delivery)) | |
 //! | `status` | the peer's code | `http.response.status_code`, `rpc.grpc.status_code` |
 //! | `error` | what went wrong | `error.type` ([`Kind`](crate::Kind)), `otel.status_code` |
+//!
+//! [`Done::metric`] gives an operation as a measurement for a histogram, under OpenTelemetry's names too.
 
 mod call;
+mod metric;
 mod probe;
 mod step;
 mod timeline;
@@ -40,6 +43,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Phase};
 use crate::info::{ConnectionInfo, TlsInfo};
 
+pub use metric::{Metric, Value};
 pub use probe::{Facts, Operation, Probe, Probed, Semantics};
 pub(crate) use step::Stepping;
 pub use timeline::Timeline;
@@ -260,6 +264,8 @@ pub struct Done<'a> {
     pub protocol: &'static str,
     /// The peer.
     pub endpoint: &'a Endpoint,
+    /// Which of OpenTelemetry's names it goes by.
+    pub semantics: Semantics,
     /// What was asked for: a method, a command.
     pub operation: &'a str,
     /// Whom or what it concerned, where that holds no secret.

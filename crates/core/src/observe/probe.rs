@@ -244,6 +244,7 @@ impl Running {
         let done = Done {
             protocol: self.probe.protocol,
             endpoint: &self.probe.endpoint,
+            semantics: self.probe.semantics,
             operation: &self.name,
             about: self.about.as_deref(),
             started: self.started,
