@@ -96,7 +96,7 @@ pub use body::{Body, Shape};
 pub use call::{
     Call, ClientStreaming, Duplex, DuplexCall, DuplexWith, Response, Sender, ServerStreaming, Streaming, Unary,
 };
-pub use channel::{Balancing, Carrier, Channel, ChannelOptions, Http2};
+pub use channel::{Balancing, Carrier, Channel, ChannelOptions, Http2, Observed};
 pub use client::{Client, Method};
 pub use codec::{Codec, Raw};
 #[cfg(feature = "json")]

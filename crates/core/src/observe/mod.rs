@@ -44,7 +44,7 @@ use crate::error::{Error, Phase};
 use crate::info::{ConnectionInfo, TlsInfo};
 
 pub use metric::{Metric, Value};
-pub use probe::{Facts, Operation, Probe, Probed, Semantics};
+pub use probe::{Facts, Flight, Operation, Probe, Probed, Semantics};
 pub(crate) use step::Stepping;
 pub use timeline::Timeline;
 pub(crate) use traffic::Traffic;
@@ -101,7 +101,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// An operation of a protocol ended. Where its answer goes on as a stream (the body of an HTTP response, the rows of a query),
-    /// it ends when that begins.
+    /// it ends when that begins; a call of gRPC when its status has come.
     fn operation(&self, done: &Done<'_>) {
         let _ = done;
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tracing::Span;
 use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
 
 use super::step::{Of, Stepping};
 use super::{Done, Observers, Outcome, Traffic, micros, record_error};
@@ -195,6 +195,22 @@ impl<'a> Operation<'a> {
 
     /// Runs it; `facts` says what a good result tells of itself.
     pub fn run_with<T, F: Future<Output = Result<T>>>(self, work: F, facts: fn(&T) -> Facts) -> Probed<F, T> {
+        Probed { work, facts, running: self.flight() }
+    }
+
+    /// Runs the beginning of it. Where that is good, the operation goes on, and is over when its [`Flight`] is told so: a response
+    /// that says at its end how it was.
+    pub async fn begin<T>(self, work: impl Future<Output = Result<T>>) -> Result<(T, Flight)> {
+        let mut flight = self.flight();
+        let span = flight.0.as_ref().map_or_else(Span::none, |running| running.span.clone());
+        let result = work.instrument(span).await;
+        if result.is_err() {
+            flight.end(Facts::default(), Outcome::of(&result));
+        }
+        result.map(|begun| (begun, flight))
+    }
+
+    fn flight(self) -> Flight {
         let probe = self.probe.0.as_ref().filter(|probe| probe.observers.are_told());
         let running = probe.map(|probe| {
             Box::new(Running {
@@ -205,7 +221,7 @@ impl<'a> Operation<'a> {
                 span: probe.span(self.name, self.about),
             })
         });
-        Probed { work, facts, running: Flight(running) }
+        Flight(running)
     }
 }
 
@@ -256,9 +272,18 @@ impl Running {
     }
 }
 
-/// What is told when it is dropped on the way.
+/// An operation under way. Dropped before its end, it is told as one that its caller let go.
 #[derive(Debug)]
-struct Flight(Option<Box<Running>>);
+pub struct Flight(Option<Box<Running>>);
+
+impl Flight {
+    /// Tells the end, once.
+    pub fn end(&mut self, facts: Facts, outcome: Outcome<'_>) {
+        if let Some(running) = self.0.take() {
+            running.end(facts, outcome);
+        }
+    }
+}
 
 impl Drop for Flight {
     fn drop(&mut self) {

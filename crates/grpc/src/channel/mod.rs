@@ -19,9 +19,11 @@ mod asked;
 mod balance;
 mod carrier;
 mod health;
+mod observed;
 mod subchannel;
 
 pub use carrier::{Carrier, Http2};
+pub use observed::Observed;
 
 pub(crate) use asked::Asked;
 use asked::Read;
@@ -250,12 +252,13 @@ fn origin(url: &str) -> &str {
 }
 
 impl<K: Carrier> Transport for Channel<K> {
-    type Body = <K::Connection as Transport>::Body;
+    type Body = Observed<<K::Connection as Transport>::Body>;
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Self::Body>> {
-        let Some(probe) = self.inner.probe.told() else { return self.forward(request).await };
+        let Some(probe) = self.inner.probe.told() else { return self.forward(request).await.map(Observed::by_nobody) };
         let path = request.uri().path().to_owned();
-        probe.operation(&path).run(self.forward(request)).await
+        let (response, flight) = probe.operation(&path).begin(self.forward(request)).await?;
+        Ok(Observed::new(response, flight))
     }
 }
 
