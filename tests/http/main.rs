@@ -13,6 +13,7 @@
 
 mod coalescing;
 mod events;
+mod har;
 mod proxies;
 mod records;
 mod servers;

@@ -26,6 +26,7 @@ use crate::redirect::Redirect;
 use crate::request::{self, Request, RequestBuilder};
 use crate::response::Response;
 use crate::sign::By;
+use crate::trail::Turn;
 use crate::uri::IntoUri;
 use crate::version::Version;
 use crate::ways::Broken;
@@ -261,6 +262,7 @@ impl Client {
         let mut own_cookies = cookies.is_some() && request.parts.headers.contains_key(header::COOKIE);
         let mut visited = Vec::new();
         loop {
+            let mut turn = Turn::of(request);
             if let Some(uri) = settings.hsts.as_ref().and_then(|hsts| hsts.upgrade(&request.parts.uri)) {
                 request.parts.uri = uri;
             }
@@ -277,7 +279,13 @@ impl Client {
                     request.parts.headers.insert(header::COOKIE, value);
                 }
             }
+            if let Some(turn) = &mut turn {
+                turn.sent(request);
+            }
             let mut response = self.authorized(request, timeouts).await?;
+            if let Some(turn) = turn {
+                turn.answered(&response);
+            }
             if let Some(cookies) = cookies {
                 cookies.set(&request.parts.uri, response.headers());
             }

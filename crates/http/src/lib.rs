@@ -65,6 +65,7 @@ pub mod signatures;
 #[cfg(feature = "sigv4")]
 pub mod sigv4;
 pub mod structured;
+mod trail;
 mod upgrade;
 mod uri;
 mod version;

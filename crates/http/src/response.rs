@@ -144,6 +144,10 @@ impl Response {
         &self.0.meta.info
     }
 
+    pub(crate) fn shared_info(&self) -> Arc<ConnectionInfo> {
+        self.0.meta.info.clone()
+    }
+
     /// Whether the connection had been used before.
     pub fn is_reused(&self) -> bool {
         self.0.meta.info.reused

@@ -70,7 +70,8 @@ async fn what_was_recorded_with_bodies_is_answered_without_a_server() {
     let recorder = Recorder::new(HarOptions::new().with_bodies(1000));
     let first = session(&Client::builder().middleware(recorder.clone()).build().unwrap(), &web.url("")).await.unwrap();
     let har = recorder.take();
-    assert_eq!(har.len(), 6);
+    // A redirect is an exchange of its own.
+    assert_eq!(har.len(), 7);
     assert!(!har.to_json().unwrap().contains("sesame"));
     let replay = Replay::from_har(&har).unwrap();
     let client = client(&replay);
@@ -78,7 +79,7 @@ async fn what_was_recorded_with_bodies_is_answered_without_a_server() {
     assert_eq!(replay.unused(), 0);
     // The last is given again, and bodies choose.
     let get = async |url: &str| client.get(web.url(url)).send().await.unwrap().text().await.unwrap();
-    assert_eq!(get("/").await.as_bytes(), first[1].1);
+    assert_eq!(get("/").await.as_bytes(), first[3].1);
     let two = client.post(web.url("/")).body("two").send().await.unwrap();
     assert_eq!((two.bytes().await.unwrap().to_vec(), two_is_not(&first)), (first[5].1.clone(), true));
     let error = client.delete(web.url("/")).send().await.unwrap_err();
@@ -120,8 +121,10 @@ async fn a_body_that_was_cut_is_not_taken_for_whole() {
     drop(recording.get(web.url("/bytes")).send().await.unwrap());
     let har = recorder.take();
     let replay = Replay::from_har(&har).unwrap();
-    let error = client(&replay).get(web.url("/")).send().await.unwrap_err();
-    assert!(error.message().contains("part of its body"), "{error}");
+    for path in ["/", "/bytes"] {
+        let error = client(&replay).get(web.url(path)).send().await.unwrap_err();
+        assert!(error.message().contains("part of its body"), "{error}");
+    }
     assert_eq!(har.len(), 2);
 }
 
@@ -230,4 +233,91 @@ fn messages_of_websocket_are_written_as_chrome_has_them() {
             {"type": "receive", "time": 1.5, "opcode": 2, "data": "/wA="},
         ])
     );
+}
+
+/// Compressed where that is asked for, with a cookie, moved once.
+fn packed() -> Handler {
+    use std::io::Write;
+    support::heads(|request| {
+        let mut answer = if request.uri().path() == "/moved" {
+            reply(307, "elsewhere")
+        } else if request.headers().contains_key("accept-encoding") {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            gzip.write_all(b"the same again, ".repeat(100).as_slice()).unwrap();
+            let mut answer = reply(200, gzip.finish().unwrap());
+            answer.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+            answer
+        } else {
+            reply(200, "plain")
+        };
+        answer.headers_mut().insert("location", HeaderValue::from_static("/"));
+        answer.headers_mut().insert("set-cookie", HeaderValue::from_static("sid=sesame; Path=/"));
+        answer
+    })
+}
+
+#[tokio::test]
+async fn each_exchange_is_written_as_it_went_out() {
+    let web = Web::plain(packed()).await;
+    let recorder = Recorder::new(HarOptions::new().with_bodies(10_000).dangerous().with_secrets());
+    let recording = Client::builder()
+        .version(portolan_http::Version::Http2Only)
+        .cookie_jar(Arc::new(portolan_http::cookie::Jar::new()))
+        .default_header("x-default", "1")
+        .unwrap()
+        .middleware(recorder.clone())
+        .build()
+        .unwrap();
+    let text = recording.post(web.url("/moved")).body("up").send().await.unwrap().text().await.unwrap();
+    let har = recorder.take();
+    let file: Value = serde_json::from_str(&har.to_json().unwrap()).unwrap();
+    let entries = file["log"]["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 2);
+    let (moved, last) = (&entries[0], &entries[1]);
+    assert_eq!((&moved["response"]["status"], &last["response"]["status"]), (&json!(307), &json!(200)));
+    assert_eq!((&moved["request"]["url"], &last["request"]["url"]), (&json!(web.url("/moved")), &json!(web.url("/"))));
+    assert_eq!(
+        (&moved["request"]["cookies"], &last["request"]["cookies"]),
+        (&json!([]), &json!([{"name": "sid", "value": "sesame"}]))
+    );
+    for entry in entries {
+        assert_eq!(
+            (&entry["request"]["httpVersion"], &entry["request"]["postData"]["text"]),
+            (&json!("HTTP/2"), &json!("up"))
+        );
+        let names: Vec<&str> =
+            entry["request"]["headers"].as_array().unwrap().iter().filter_map(|pair| pair["name"].as_str()).collect();
+        assert!(names.contains(&"x-default") && names.contains(&"accept-encoding"), "{names:?}");
+    }
+    // As it came by the wire, and its content plain.
+    assert!(
+        last["response"]["headers"].as_array().unwrap().contains(&json!({"name": "content-encoding", "value": "gzip"}))
+    );
+    assert_eq!(
+        (&last["response"]["content"]["text"], &last["response"]["content"]["size"]),
+        (&json!(text), &json!(1600))
+    );
+    let replay = Replay::from_har(&har).unwrap();
+    let again = client(&replay).post(web.url("/moved")).body("up").send().await.unwrap();
+    assert_eq!((again.redirects().len(), again.text().await.unwrap()), (1, text));
+}
+
+#[tokio::test]
+async fn a_body_that_was_left_compressed_is_answered_so() {
+    let web = Web::plain(packed()).await;
+    let recorder = Recorder::new(HarOptions::new().with_bodies(10_000));
+    let recording = Client::builder().middleware(recorder.clone()).build().unwrap();
+    let ask = async |client: &Client| {
+        let response = client.get(web.url("/")).header("accept-encoding", "gzip").send().await.unwrap();
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        let body = response.bytes().await.unwrap();
+        assert_eq!(body[..2], [0x1f, 0x8b]);
+        let head = client.head(web.url("/")).send().await.unwrap();
+        assert!(head.headers().contains_key("content-length"));
+        assert!(head.bytes().await.unwrap().is_empty());
+        body
+    };
+    let first = ask(&recording).await;
+    let replay = Replay::from_har(&recorder.take()).unwrap();
+    assert_eq!(ask(&client(&replay)).await, first);
 }

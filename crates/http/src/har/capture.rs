@@ -11,14 +11,23 @@ use portolan_core::{Error, Result};
 use crate::incoming::Incoming;
 use crate::response::Response;
 
-/// Called with what was kept, and with how many bytes there were, when the body has ended or is dropped.
-type Ended = Box<dyn FnOnce(&[u8], u64) + Send>;
+/// What was seen of a body.
+pub(super) struct Seen<'a> {
+    pub(super) kept: &'a [u8],
+    /// How many bytes came.
+    pub(super) total: u64,
+    /// Whether they were all there are.
+    pub(super) whole: bool,
+}
+
+/// Called when the body has ended or is dropped.
+type Ended = Box<dyn FnOnce(Seen<'_>) + Send>;
 
 /// The same response; up to `max` bytes of its body are kept for `ended`.
-pub(super) fn capture(response: Response, max: usize, ended: impl FnOnce(&[u8], u64) + Send + 'static) -> Response {
+pub(super) fn capture(response: Response, max: usize, ended: impl FnOnce(Seen<'_>) + Send + 'static) -> Response {
     // What follows is no body, and who asked for it needs the connection itself.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        ended(b"", 0);
+        ended(Seen { kept: b"", total: 0, whole: true });
         return response;
     }
     let ended: Ended = Box::new(ended);
@@ -35,9 +44,9 @@ struct Captured {
 }
 
 impl Captured {
-    fn end(&mut self) {
+    fn end(&mut self, whole: bool) {
         if let Some(ended) = self.ended.take() {
-            ended(&self.kept, self.total);
+            ended(Seen { kept: &self.kept, total: self.total, whole });
         }
     }
 }
@@ -55,10 +64,11 @@ impl Body for Captured {
                 self.kept.extend_from_slice(data.get(..room).unwrap_or(data));
                 self.total += data.len() as u64;
                 if self.body.is_end_stream() {
-                    self.end();
+                    self.end(true);
                 }
             }
-            Some(Err(_)) | None => self.end(),
+            Some(Err(_)) => self.end(false),
+            None => self.end(true),
         }
         Poll::Ready(frame)
     }
@@ -74,6 +84,7 @@ impl Body for Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        self.end();
+        let whole = self.body.is_end_stream();
+        self.end(whole);
     }
 }

@@ -4,13 +4,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::header::CONTENT_ENCODING;
 use http::{request, response};
 use portolan_core::ConnectionInfo;
 use serde::Serialize;
 
 use super::HarOptions;
+use super::capture::Seen;
 use super::message::{Request, Response};
 use crate::civil::{Civil, unix};
+use crate::trail::{Answer, Step};
 
 /// One exchange.
 #[derive(Debug, Clone, Serialize)]
@@ -116,16 +119,33 @@ impl Entry {
         self
     }
 
-    /// The response, with what was kept of a body of `total` bytes.
-    pub(super) fn with_captured(
-        mut self,
-        options: &HarOptions,
-        response: &response::Parts,
-        body: &[u8],
-        total: u64,
-    ) -> Self {
-        self.response = Response::new(options, response, body).of_size(body.len() as u64, total);
-        self
+    /// The exchange of `step`, whose body is not here.
+    pub(super) fn of_step(options: &HarOptions, step: &Step) -> Self {
+        let mut entry = Self::new(options, step.started, &step.request, step.body.as_deref().unwrap_or_default());
+        if step.body.is_none() {
+            entry.request = entry.request.of_unknown_size();
+        }
+        match &step.answer {
+            Some(answer) => entry.with_response(options, &answer.parts, b"").with_answer(answer),
+            None => entry,
+        }
+    }
+
+    /// The connection and the times.
+    fn with_answer(self, answer: &Answer) -> Self {
+        let mut phases = Phases::new();
+        phases.wait = answer.timings.first_byte;
+        self.with_connection(&answer.info, answer.info.reused).with_phases(phases)
+    }
+
+    /// The exchange of `step`, which the caller was answered with `given`, and what was seen of its body.
+    pub(super) fn of_answer(options: &HarOptions, step: &Step, given: &Answer, seen: &Seen<'_>) -> Self {
+        let (parts, coded) = (&given.parts, given.parts.headers.contains_key(CONTENT_ENCODING));
+        // What came by the wire, before it was decompressed, unless it came out of a cache or was made anew.
+        let of_wire = step.answer.as_ref().map(|answer| &answer.parts).filter(|wire| wire.status == parts.status);
+        let mut entry = Self::of_step(options, step).with_answer(given);
+        entry.response = Response::new(options, of_wire.unwrap_or(parts), seen.kept).with_seen(seen, coded);
+        entry
     }
 
     /// A message that was sent or received on a WebSocket that this exchange opened.

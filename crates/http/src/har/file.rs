@@ -1,15 +1,19 @@
 //! HAR as others write it: what is needed to answer from it, and nothing that must be there besides.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use portolan_core::{Error, Kind, Result};
 use serde::Deserialize;
 
 /// What a body begins its remark with that is not whole.
 pub(super) const CUT: &str = "cut";
+/// The remark of a body that is compressed still, as its fields say.
+pub(super) const CODED: &str = "as it came";
 
 /// One exchange.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,6 +55,11 @@ struct Pair {
 #[serde(rename_all = "camelCase")]
 struct Content {
     #[serde(default)]
+    size: Option<f64>,
+    /// How much longer it is than what came, as mitmproxy reckons.
+    #[serde(default)]
+    compression: Option<f64>,
+    #[serde(default)]
     text: Option<String>,
     #[serde(default)]
     encoding: Option<String>,
@@ -76,6 +85,20 @@ impl Content {
         let text = self.text.as_ref()?;
         if self.is_base64() { STANDARD.decode(text).ok().map(Bytes::from) } else { Some(text.clone().into()) }
     }
+
+    /// The bytes that were written as Latin-1, as mitmproxy does with what has no charset: there are as many of them as characters,
+    /// and fewer than the text has as UTF-8.
+    fn bytes_of_latin1(&self, content_type: &str) -> Option<Bytes> {
+        let text = self.text.as_ref().filter(|text| !self.is_base64() && !text.is_ascii())?;
+        let bytes = latin1(text)?;
+        let says = |size: f64| size == bytes.len() as f64;
+        let (size, more) = (self.size?, self.compression.unwrap_or(0.0));
+        let kind = content_type.to_ascii_lowercase();
+        let is_text = kind.starts_with("text/") || ["json", "xml", "javascript"].iter().any(|word| kind.contains(word));
+        // Some count characters where HAR wants bytes: then text is what it seems to be.
+        let meant = !kind.contains("charset") && (!is_text || std::str::from_utf8(&bytes).is_ok());
+        (meant && (says(size) || says(size + more))).then(|| bytes.into())
+    }
 }
 
 impl Exchange {
@@ -85,7 +108,13 @@ impl Exchange {
 
     /// Whether this was sent; `None` where the file doesn't say.
     pub(super) fn sent(&self, body: &[u8]) -> Option<bool> {
-        self.request.post_data.as_ref()?.bytes().map(|sent| sent == body)
+        let data = self.request.post_data.as_ref()?;
+        let as_latin1 = || data.text.as_deref().and_then(latin1).is_some_and(|sent| sent == body);
+        data.bytes().map(|sent| sent == body || as_latin1())
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.response.status == 0
     }
 
     /// The response, with its content as plain as HAR has it.
@@ -93,10 +122,12 @@ impl Exchange {
         let answer = &self.response;
         let content = &answer.content;
         let unusable = |why: &str| Err(Error::usage(format!("the recorded {} {why}", self.request.url)));
-        if answer.status == 0 {
+        if self.is_failed() {
             return Err(Error::new(Kind::Closed, format!("the recorded {} had failed", self.request.url)));
         }
-        if content.comment.as_ref().is_some_and(|comment| comment.starts_with(CUT)) {
+        let remark = content.comment.as_deref().unwrap_or_default();
+        // Nobody reads what comes with a redirect.
+        if remark.starts_with(CUT) && !(300..400).contains(&answer.status) {
             return unusable("holds a part of its body alone");
         }
         let status = u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
@@ -107,24 +138,41 @@ impl Exchange {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.version_mut() = version(&answer.http_version);
-        for Pair { name, value } in &answer.headers {
-            // Pseudo-fields of HTTP/2 are none, and some write several values on lines of their own.
-            let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
-            for value in value.split('\n').filter_map(|value| HeaderValue::try_from(value.trim_end_matches('\r')).ok())
-            {
-                response.headers_mut().append(name.clone(), value);
+        fill(response.headers_mut(), &answer.headers);
+        // These are of the way that the body came by; without one they tell of what there would be.
+        response.headers_mut().remove(TRANSFER_ENCODING);
+        response.headers_mut().remove(CONNECTION);
+        if self.request.method != Method::HEAD.as_str() {
+            response.headers_mut().remove(CONTENT_LENGTH);
+            if remark != CODED {
+                response.headers_mut().remove(CONTENT_ENCODING);
             }
         }
-        // These are of the way that the body came by.
-        for name in [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION] {
-            response.headers_mut().remove(name);
-        }
-        let text_again = content.text.as_ref().is_some_and(|text| !content.is_base64() && !text.is_ascii());
-        if let Some(value) = response.headers().get(CONTENT_TYPE).filter(|_| text_again).and_then(as_utf8) {
+        let content_type = response.headers().get(CONTENT_TYPE).cloned();
+        let kind = content_type.as_ref().map_or(Cow::Borrowed(""), |kind| String::from_utf8_lossy(kind.as_bytes()));
+        if let Some(bytes) = content.bytes_of_latin1(&kind) {
+            *response.body_mut() = bytes;
+        } else if content.text.as_ref().is_some_and(|text| !content.is_base64() && !text.is_ascii())
+            && let Some(value) = content_type.as_ref().and_then(as_utf8)
+        {
             response.headers_mut().insert(CONTENT_TYPE, value);
         }
         Ok(response)
     }
+}
+
+fn fill(map: &mut HeaderMap, pairs: &[Pair]) {
+    for Pair { name, value } in pairs {
+        // Pseudo-fields of HTTP/2 are none, and some write several values on lines of their own.
+        let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
+        for value in value.split('\n').filter_map(|value| HeaderValue::try_from(value.trim_end_matches('\r')).ok()) {
+            map.append(name.clone(), value);
+        }
+    }
+}
+
+fn latin1(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect()
 }
 
 /// Text in HAR is Unicode, whatever it was.
@@ -137,10 +185,15 @@ fn as_utf8(content_type: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("{kind}; charset=utf-8")).ok()
 }
 
-/// The URL as it is compared: without user, password and fragment.
+/// The URL as it is compared: without user, password, fragment and the port that goes without saying.
 pub(super) fn plain(url: &str) -> String {
     let text = url.split('#').next().unwrap_or_default();
-    text.parse::<Uri>().map_or_else(|_| text.to_owned(), |uri| super::message::url(&uri))
+    let Ok(uri) = text.parse::<Uri>() else { return text.to_owned() };
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return super::message::url(&uri) };
+    let usual = |port: &u16| matches!((scheme, *port), ("http" | "ws", 80) | ("https" | "wss", 443));
+    let port = uri.port_u16().filter(|port| !usual(port)).map_or(String::new(), |port| format!(":{port}"));
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    format!("{scheme}://{}{port}{}{query}", host.to_ascii_lowercase(), uri.path())
 }
 
 fn version(text: &str) -> Version {

@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use portolan_core::{Result, clock};
+use portolan_core::Result;
 
-use super::capture::capture;
-use super::{Entry, Har, HarOptions, Phases};
+use super::capture::{Seen, capture};
+use super::{Entry, Har, HarOptions};
 use crate::middleware::{Middleware, Next};
 use crate::request::Request;
 use crate::response::Response;
+use crate::trail::{Answer, Step, Trail};
 
-/// Writes down each exchange of a client. Clones share the recording.
+/// Writes down each exchange of a client, redirects too, as it went out: with the fields that the client added, and what its jar
+/// had. Clones share the recording. Of what was tried again, or challenged, the last is written.
 ///
 /// Without bodies an exchange is there when the head of its response is; with bodies ([`HarOptions::with_bodies`]), when the caller has
 /// read the response's or let it go.
@@ -50,27 +52,39 @@ impl Recorder {
 
 impl Middleware for Recorder {
     async fn handle(&self, request: Request, next: Next<'_>) -> Result<Response> {
-        let started = clock::wall();
-        let body = request.body.as_bytes().unwrap_or_default().to_vec();
-        let entry = Entry::new(&self.options, started, &request.parts, &body);
-        match next.run(request).await {
-            Ok(response) => {
-                let mut phases = Phases::new();
-                phases.wait = response.timings().first_byte;
-                let entry = entry.with_connection(response.connection_info(), response.is_reused()).with_phases(phases);
-                if self.options.max_body == 0 {
-                    self.push(entry.with_response(&self.options, response.parts(), b""));
-                    return Ok(response);
-                }
-                let (recorder, parts, max) = (self.clone(), response.parts().clone(), self.options.max_body);
-                Ok(capture(response, max, move |body, total| {
-                    recorder.push(entry.with_captured(&recorder.options, &parts, body, total));
-                }))
-            }
-            Err(error) => {
-                self.push(entry.with_comment(error.to_string()));
-                Err(error)
-            }
-        }
+        let recorder = self.clone();
+        record(&self.options, request, next, move |entry| recorder.push(entry)).await
     }
+}
+
+/// Sends the request, and pushes each exchange that it took: redirects first, the last when its body was read.
+pub(super) async fn record(
+    options: &Arc<HarOptions>,
+    mut request: Request,
+    next: Next<'_>,
+    push: impl Fn(Entry) + Send + Sync + 'static,
+) -> Result<Response> {
+    let trail = Trail::join(&mut request);
+    let (before, given) = (trail.len(), Step::of(&request));
+    let result = next.run(request).await;
+    let mut steps = trail.since(before);
+    // Of what never came to the wire there is what was asked for.
+    let mut last = steps.pop().unwrap_or(given);
+    steps.iter().for_each(|step| push(Entry::of_step(options, step)));
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => {
+            push(Entry::of_step(options, &last).with_comment(error.to_string()));
+            return Err(error);
+        }
+    };
+    let answer = Answer::of(&response);
+    last.request.version = answer.parts.version;
+    if options.max_body == 0 {
+        let nothing = Seen { kept: b"", total: 0, whole: true };
+        push(Entry::of_answer(options, &last, &answer, &nothing));
+        return Ok(response);
+    }
+    let options = options.clone();
+    Ok(capture(response, options.max_body, move |seen| push(Entry::of_answer(&options, &last, &answer, &seen))))
 }

@@ -7,7 +7,8 @@ use http::{HeaderMap, Uri, Version, request, response};
 use serde::Serialize;
 
 use super::HarOptions;
-use super::file::CUT;
+use super::capture::Seen;
+use super::file::{CODED, CUT};
 
 /// What stands for a value that is left out.
 const REDACTED: &str = "***";
@@ -90,6 +91,12 @@ impl Request {
             body_size: size(body),
         }
     }
+
+    /// The same, whose body passed unseen.
+    pub(super) fn of_unknown_size(mut self) -> Self {
+        self.body_size = -1;
+        self
+    }
 }
 
 impl Response {
@@ -116,12 +123,15 @@ impl Response {
         }
     }
 
-    /// The same, of whose body `total` bytes only `kept` are here.
-    pub(super) fn of_size(mut self, kept: u64, total: u64) -> Self {
-        self.content.size = i64::try_from(total).unwrap_or(i64::MAX);
-        if kept < total {
-            self.content.comment = Some(format!("{CUT} at {kept} of {total} bytes"));
-        }
+    /// The same, of whose body so much was seen; `coded` if it is still compressed.
+    pub(super) fn with_seen(mut self, seen: &Seen<'_>, coded: bool) -> Self {
+        let kept = seen.kept.len();
+        self.content.size = i64::try_from(seen.total).unwrap_or(i64::MAX);
+        self.content.comment = match seen.whole {
+            false => Some(format!("{CUT} at {kept} bytes: it was not read to its end")),
+            true if (kept as u64) < seen.total => Some(format!("{CUT} at {kept} of {} bytes", seen.total)),
+            true => (coded && kept > 0).then(|| CODED.to_owned()),
+        };
         self
     }
 

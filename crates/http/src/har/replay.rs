@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http_body_util::Full;
-use portolan_core::{Error, Result, clock};
+use portolan_core::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::capture::capture;
 use super::file::{Exchange, plain};
-use super::{Entry, Har, HarOptions, Phases};
+use super::layer::record;
+use super::{Entry, Har, HarOptions};
 use crate::incoming::Incoming;
 use crate::middleware::{Middleware, Next};
+use crate::redirect::Redirect;
 use crate::request::Request;
 use crate::response::Response;
 
@@ -181,23 +183,18 @@ impl Replay {
         Some(exchange.clone())
     }
 
-    /// Sends it and records the answer.
     async fn record(&self, request: Request, next: Next<'_>) -> Result<Response> {
-        let body = request.body.as_bytes().unwrap_or_default().to_vec();
-        let entry = Entry::new(&self.options, clock::wall(), &request.parts, &body);
-        let response = next.run(request).await?;
-        let mut phases = Phases::new();
-        phases.wait = response.timings().first_byte;
-        let entry = entry.with_connection(response.connection_info(), response.is_reused()).with_phases(phases);
-        let (replay, parts, max) = (self.clone(), response.parts().clone(), self.options.max_body);
-        Ok(capture(response, max, move |body, total| {
-            replay.push(&entry.with_captured(&replay.options, &parts, body, total));
-        }))
+        let replay = self.clone();
+        record(&self.options, request, next, move |entry| replay.push(&entry)).await
     }
 
     fn push(&self, entry: &Entry) {
         let Ok(entry) = serde_json::to_value(entry) else { return };
         let Ok(exchange) = Exchange::deserialize(&entry) else { return };
+        // What failed is asked for anew.
+        if exchange.is_failed() {
+            return;
+        }
         let mut tape = self.lock();
         if let Some(entries) = tape.file.pointer_mut("/log/entries").and_then(Value::as_array_mut) {
             entries.push(entry);
@@ -220,35 +217,47 @@ impl Middleware for Replay {
         let redirect = own.unwrap_or_else(|| settings.redirect.clone());
         let mut visited = Vec::new();
         loop {
-            let Some(exchange) = self.find(&request) else {
-                return match self.missing {
-                    Missing::PassThrough => next.run(request).await,
-                    Missing::Record => self.record(request, next).await,
-                    Missing::Fail => Err(not_recorded(&request)),
-                };
-            };
             let uri = request.uri().clone();
-            let response = exchange.response()?;
-            if let Some(cookies) = &settings.cookies {
-                cookies.set(&uri, response.headers());
-            }
+            let mut response = match (self.find(&request), self.missing) {
+                (Some(exchange), _) => {
+                    let response = answer(&exchange, uri.clone(), settings.max_body)?;
+                    if let Some(cookies) = &settings.cookies {
+                        cookies.set(&uri, response.headers());
+                    }
+                    response
+                }
+                (None, Missing::PassThrough) => return next.run(request).await,
+                (None, Missing::Record) => match request.try_clone() {
+                    // Where it leads to may be recorded already.
+                    Some(mut once) => {
+                        once.set_redirect(Redirect::none());
+                        self.record(once, next).await?
+                    }
+                    None => return self.record(request, next).await,
+                },
+                (None, Missing::Fail) => return Err(not_recorded(&request)),
+            };
             let (status, headers) = (response.status(), response.headers());
             let to = redirect.target(status, headers, &uri, &visited, settings.hsts.as_ref())?;
-            if let Some(to) = to.filter(|_| redirect.can_turn(&request, status)) {
-                redirect.turn(&mut request, status, to, settings.referer)?;
-                visited.push(uri);
-                continue;
-            }
-            let mut response = Response::from_http(response.map(whole), uri);
-            let meta = response.meta_mut();
-            meta.redirects = visited;
-            meta.max_body = settings.max_body;
-            let wait = exchange.timings.wait.and_then(|wait| Duration::try_from_secs_f64(wait / 1000.0).ok());
-            meta.timings.first_byte = wait.unwrap_or_default();
-            meta.timings.total = meta.timings.first_byte;
-            return Ok(response);
+            let Some(to) = to.filter(|_| redirect.can_turn(&request, status)) else {
+                response.meta_mut().redirects = visited;
+                return Ok(response);
+            };
+            redirect.turn(&mut request, status, to, settings.referer)?;
+            visited.push(uri);
         }
     }
+}
+
+/// As it would have come.
+fn answer(exchange: &Exchange, uri: Uri, max_body: usize) -> Result<Response> {
+    let mut response = Response::from_http(exchange.response()?.map(whole), uri);
+    let meta = response.meta_mut();
+    meta.max_body = max_body;
+    let wait = exchange.timings.wait.and_then(|wait| Duration::try_from_secs_f64(wait / 1000.0).ok());
+    meta.timings.first_byte = wait.unwrap_or_default();
+    meta.timings.total = meta.timings.first_byte;
+    Ok(response)
 }
 
 fn whole(body: Bytes) -> Incoming {
