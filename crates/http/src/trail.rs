@@ -15,7 +15,6 @@ const MAX_STEPS: usize = 100;
 
 /// Carried by a request that wants to be told. Copies share it.
 #[derive(Clone, Default)]
-#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "nobody asks to be told"))]
 pub(crate) struct Trail(Arc<Mutex<Vec<Step>>>);
 
 /// One exchange.
@@ -31,6 +30,7 @@ pub(crate) struct Step {
 
 /// The head of a response as it came.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "nobody asks to be told"))]
 pub(crate) struct Answer {
     pub(crate) parts: response::Parts,
     pub(crate) info: Arc<ConnectionInfo>,

@@ -126,6 +126,18 @@ async fn a_body_that_was_cut_is_not_taken_for_whole() {
         assert!(error.message().contains("part of its body"), "{error}");
     }
     assert_eq!(har.len(), 2);
+    // None were recorded, and what had none is whole.
+    let recorder = Recorder::new(HarOptions::new());
+    let recording = Client::builder().middleware(recorder.clone()).build().unwrap();
+    recording.get(web.url("/")).send().await.unwrap();
+    recording.head(web.url("/")).send().await.unwrap();
+    let replay = Replay::from_har(&recorder.take()).unwrap();
+    client(&replay).get(web.url("/")).send().await.unwrap_err();
+    client(&replay).head(web.url("/")).send().await.unwrap();
+    let bare = r#"{"log":{"entries":[{"request":{"method":"GET","url":"HTTP://Site.Example:80"},
+        "response":{"status":200,"content":{"size":10}}}]}}"#;
+    let error = client(&Replay::from_json(bare).unwrap()).get("http://site.example/").send().await.unwrap_err();
+    assert!(error.message().contains("without its body"), "{error}");
 }
 
 /// As browsers write it: content unpacked and in Unicode, several values on lines, pseudo-fields, redirects one by one.

@@ -14,8 +14,8 @@ use crate::response::Response;
 /// What was seen of a body.
 pub(super) struct Seen<'a> {
     pub(super) kept: &'a [u8],
-    /// How many bytes came.
-    pub(super) total: u64,
+    /// How many bytes came, if that is known.
+    pub(super) total: Option<u64>,
     /// Whether they were all there are.
     pub(super) whole: bool,
 }
@@ -27,7 +27,7 @@ type Ended = Box<dyn FnOnce(Seen<'_>) + Send>;
 pub(super) fn capture(response: Response, max: usize, ended: impl FnOnce(Seen<'_>) + Send + 'static) -> Response {
     // What follows is no body, and who asked for it needs the connection itself.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        ended(Seen { kept: b"", total: 0, whole: true });
+        ended(Seen { kept: b"", total: Some(0), whole: true });
         return response;
     }
     let ended: Ended = Box::new(ended);
@@ -46,7 +46,7 @@ struct Captured {
 impl Captured {
     fn end(&mut self, whole: bool) {
         if let Some(ended) = self.ended.take() {
-            ended(Seen { kept: &self.kept, total: self.total, whole });
+            ended(Seen { kept: &self.kept, total: Some(self.total), whole });
         }
     }
 }

@@ -16,6 +16,18 @@ use crate::civil::{Civil, unix};
 use crate::trail::{Answer, Step};
 
 /// One exchange.
+///
+/// ```
+/// use portolan_http::har::{Entry, Har, HarOptions};
+///
+/// let (request, ()) = http::Request::get("https://example.com/?a=b").header("authorization", "Bearer x").body(())?.into_parts();
+/// let (response, ()) = http::Response::new(()).into_parts();
+/// let options = HarOptions::new();
+/// let mut har = Har::new();
+/// har.push(Entry::new(&options, portolan_core::clock::wall(), &request, b"").with_response(&options, &response, b"hello"));
+/// assert!(!har.to_json()?.contains("Bearer x"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {

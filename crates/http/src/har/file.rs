@@ -127,8 +127,12 @@ impl Exchange {
         }
         let remark = content.comment.as_deref().unwrap_or_default();
         // Nobody reads what comes with a redirect.
-        if remark.starts_with(CUT) && !(300..400).contains(&answer.status) {
+        let wanted = self.request.method != Method::HEAD.as_str() && !(300..400).contains(&answer.status);
+        if wanted && remark.starts_with(CUT) {
             return unusable("holds a part of its body alone");
+        }
+        if wanted && content.text.is_none() && content.size.is_some_and(|size| size > 0.0) {
+            return unusable("was written without its body");
         }
         let status = u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let Some(status) = status else { return unusable("has no status") };

@@ -81,7 +81,8 @@ pub(super) async fn record(
     let answer = Answer::of(&response);
     last.request.version = answer.parts.version;
     if options.max_body == 0 {
-        let nothing = Seen { kept: b"", total: 0, whole: true };
+        let total = response.content_length();
+        let nothing = Seen { kept: b"", total, whole: total.is_some() };
         push(Entry::of_answer(options, &last, &answer, &nothing));
         return Ok(response);
     }

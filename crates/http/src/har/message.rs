@@ -126,10 +126,10 @@ impl Response {
     /// The same, of whose body so much was seen; `coded` if it is still compressed.
     pub(super) fn with_seen(mut self, seen: &Seen<'_>, coded: bool) -> Self {
         let kept = seen.kept.len();
-        self.content.size = i64::try_from(seen.total).unwrap_or(i64::MAX);
+        self.content.size = seen.total.map_or(-1, |total| i64::try_from(total).unwrap_or(i64::MAX));
         self.content.comment = match seen.whole {
             false => Some(format!("{CUT} at {kept} bytes: it was not read to its end")),
-            true if (kept as u64) < seen.total => Some(format!("{CUT} at {kept} of {} bytes", seen.total)),
+            true if seen.total.is_some_and(|total| (kept as u64) < total) => Some(format!("{CUT} at {kept} bytes")),
             true => (coded && kept > 0).then(|| CODED.to_owned()),
         };
         self

@@ -1,22 +1,43 @@
 //! Recording as HAR 1.2, which browsers and debuggers read, and answering out of such files.
 //!
-//! - **What works**: requests, responses, timings out of [`ConnectionInfo`], bodies if you ask for them, messages of WebSocket as Chrome has them
-//!   ([`Entry::with_message`]); [`Replay`] of files of ours and of others.
-//! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told); messages of WebSocket
-//!   are added by hand, and not replayed.
+//! - **What works**: each exchange as it went out, redirects and the jar's cookies too; timings out of [`ConnectionInfo`], bodies if you ask
+//!   for them, messages of WebSocket as Chrome has them ([`Entry::with_message`]); [`Replay`] of files of ours and of others.
+//! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told); request bodies that
+//!   pass as streams; what was tried again or challenged is told by its last attempt alone, and `Host` and what else an engine adds is
+//!   left out; messages of WebSocket are added by hand, and not replayed.
+//! - **Tested against**: mitmproxy, whose files are answered from; har-validator, which holds ours to the schema.
 //! - **Security**: the values of `Authorization`, `Proxy-Authorization`, `Cookie` and `Set-Cookie`, and of all that is marked
 //!   sensitive, are left out unless [`Dangerous::with_secrets`] was called; a password in a URL always is. Queries and bodies are
 //!   written as they are: bodies only on request.
 //!
 //! ```
-//! use portolan_http::har::{Entry, Har, HarOptions};
+//! use portolan_http::Client;
+//! use portolan_http::har::{HarOptions, Recorder, Replay};
 //!
-//! let (request, ()) = http::Request::get("https://example.com/?a=b").header("authorization", "Bearer x").body(())?.into_parts();
-//! let (response, ()) = http::Response::new(()).into_parts();
-//! let options = HarOptions::new();
-//! let mut har = Har::new();
-//! har.push(Entry::new(&options, portolan_core::clock::wall(), &request, b"").with_response(&options, &response, b"hello"));
-//! assert!(!har.to_json()?.contains("Bearer x"));
+//! # use std::io::{Read, Write};
+//! # let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! # let url = format!("http://{}/", server.local_addr()?);
+//! # std::thread::spawn(move || {
+//! #     let (mut stream, _) = server.accept().unwrap();
+//! #     let mut head = Vec::new();
+//! #     while !head.ends_with(b"\r\n\r\n") {
+//! #         let mut byte = [0];
+//! #         stream.read_exact(&mut byte).unwrap();
+//! #         head.push(byte[0]);
+//! #     }
+//! #     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nahoy").unwrap();
+//! # });
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! // Once, with the server.
+//! let recorder = Recorder::new(HarOptions::new().with_bodies(1 << 20));
+//! let client = Client::builder().middleware(recorder.clone()).build()?;
+//! assert_eq!(client.get(&url).send().await?.text().await?, "ahoy");
+//! let file = recorder.take().to_json()?;
+//!
+//! // Ever after, without it: it answered once, and is gone.
+//! let client = Client::builder().middleware(Replay::from_json(&file)?).build()?;
+//! assert_eq!(client.get(&url).send().await?.text().await?, "ahoy");
+//! # Ok::<(), portolan_core::Error>(()) })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
