@@ -333,3 +333,27 @@ async fn a_body_that_was_left_compressed_is_answered_so() {
     let replay = Replay::from_har(&recorder.take()).unwrap();
     assert_eq!(ask(&client(&replay)).await, first);
 }
+
+#[tokio::test]
+async fn what_is_held_to_tls_and_what_failed_behind_it_are_both_written() {
+    let hsts = portolan_http::hsts::Hsts::new();
+    hsts.add("localhost", Duration::from_secs(1000), false).unwrap();
+    let recorder = Recorder::new(HarOptions::new().with_bodies(10));
+    let recording = Client::builder().connector(nowhere()).hsts(hsts).middleware(recorder.clone()).build().unwrap();
+    let asked = recording.get("http://localhost/a").send().await.unwrap_err();
+    let har = recorder.take();
+    let file: Value = serde_json::from_str(&har.to_json().unwrap()).unwrap();
+    let (turned, failed) = (&file["log"]["entries"][0], &file["log"]["entries"][1]);
+    assert_eq!(
+        (&turned["response"]["status"], &turned["response"]["redirectURL"]),
+        (&json!(307), &json!("https://localhost/a"))
+    );
+    assert_eq!(
+        (&turned["request"]["url"], &failed["request"]["url"]),
+        (&json!("http://localhost/a"), &json!("https://localhost/a"))
+    );
+    assert_eq!((&failed["response"]["status"], &failed["comment"]), (&json!(0), &json!(asked.to_string())));
+    let replay = Replay::from_har(&har).unwrap();
+    let error = client(&replay).get("http://localhost/a").send().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Closed);
+}
