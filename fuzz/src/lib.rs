@@ -6,7 +6,7 @@
 //! mutations, on any toolchain.
 
 use portolan_grpc::Frames;
-use portolan_grpc::transcode::{Values, PathTemplate};
+use portolan_grpc::transcode::{PathTemplate, Values};
 use portolan_websocket::Role;
 use portolan_websocket::codec::{Decoder, Limits};
 use portolan_wire::{DecodeError, LineRule, Lines, laws};

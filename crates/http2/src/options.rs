@@ -29,7 +29,7 @@ impl Default for Options {
                 header_table_size: 4096,
                 encoder_table_size: 4096,
                 stream_window: 256 << 10,
-                connection_window: 1 << 20,
+                connection_window: 32 << 20,
                 max_window: 8 << 20,
                 max_frame_size: 16 << 10,
                 max_header_list_size: 64 << 10,
@@ -58,7 +58,9 @@ impl Options {
         self
     }
 
-    /// The same for all streams together. Default 1 MiB. Smaller than a stream's window, it lets one slow reader stop all.
+    /// The same for all streams together: responses that nobody reads stop the others of their connection when they hold this much.
+    /// Default 32 MiB: those of 128 streams, or of four that have grown to the full. Smaller than a stream's window, it lets one
+    /// slow reader stop all.
     pub fn connection_window(mut self, bytes: u32) -> Self {
         self.config.connection_window = bytes;
         self

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use portolan_core::{Delivery, Kind};
+use portolan_core::{Delivery, Kind, Phase, clock};
 use portolan_http2::{Options, SendRequest, handshake};
 use tokio::io::DuplexStream;
 
@@ -24,6 +26,9 @@ async fn echo(io: DuplexStream, builder: h2::server::Builder) {
                 response.headers_mut().append(name, value.clone());
             }
             let mut send = respond.send_response(response, false).unwrap();
+            if parts.uri.path() == "/long" {
+                send_all(&mut send, pattern(LONG)).await;
+            }
             while let Some(data) = body.data().await {
                 let Ok(data) = data else { return };
                 let _ = body.flow_control().release_capacity(data.len());
@@ -55,6 +60,9 @@ fn client(builder: h2::server::Builder, options: Options) -> SendRequest {
     tokio::spawn(connection);
     client
 }
+
+/// What `/long` answers with.
+const LONG: usize = 600_000;
 
 fn pattern(len: usize) -> Bytes {
     (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>().into()
@@ -88,6 +96,26 @@ async fn uploads_and_downloads_share_the_connection_fairly() {
         call.await.unwrap();
     }
     assert_eq!(client.status().active, 0);
+}
+
+#[tokio::test]
+async fn responses_that_nobody_reads_do_not_stop_their_neighbours() {
+    let client = client(h2::server::Builder::new(), Options::new());
+    let get = |path: &str| Request::get(format!("http://example.test{path}")).body(Empty::<Bytes>::new()).unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        unread.push(client.send(get("/long")).await.unwrap());
+    }
+    // Until each holds as much as it may.
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    let body = Request::post("http://example.test/echo").body(Full::new(pattern(100_000))).unwrap();
+    let other = async { Ok(client.send(body).await.unwrap().into_body().collect().await.unwrap().to_bytes()) };
+    assert_eq!(clock::within(Some(Duration::from_secs(20)), Phase::Total, other).await.unwrap(), pattern(100_000));
+    for response in unread {
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), pattern(LONG));
+    }
 }
 
 #[tokio::test]
