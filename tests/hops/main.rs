@@ -1,4 +1,4 @@
-//! Hops against the proxies that people run: squid, tinyproxy, nghttpx, aioquic, dante, microsocks, OpenSSH; what rides through them is Redis.
+//! Hops against the proxies that people run: squid, tinyproxy, nghttpx, Envoy, aioquic, dante, microsocks, OpenSSH; what rides through them is Redis.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,6 +12,7 @@
 mod auth;
 mod config;
 mod desktop;
+mod envoy;
 mod examples;
 mod faults;
 mod h2;

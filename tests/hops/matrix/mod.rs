@@ -14,6 +14,7 @@ use small::Small;
 use targets::{Protocol, Targets};
 
 use super::auth::{self, Squid};
+use super::envoy::envoy;
 use super::examples::waterfall_through;
 use super::h2::{h2, nghttpx, trusting};
 use super::h3::{h3, masque, masque_of};
@@ -74,6 +75,7 @@ struct Proxies {
     front: Proxy,
     front_auth: Proxy,
     apache: Proxy,
+    envoy: Proxy,
     dante: Proxy,
     micro: Proxy,
     ssh: (portolan_testbed::Server, Proxy),
@@ -94,6 +96,7 @@ impl Proxies {
             front: nghttpx(Some(certs), tiny.addr.port())?,
             front_auth: nghttpx(Some(certs), squid.addr.port())?,
             apache: apache(free_port())?,
+            envoy: envoy(certs)?,
             dante: danted(free_port())?,
             micro: microsocks(free_port(), true)?,
             ssh: dynamic_forward()?,
@@ -145,6 +148,7 @@ impl Proxies {
             way("CONNECT h2 in the clear", &self.front_clear, clear.hop(), Streams),
             way("CONNECT h2", &self.front, h2(&self.front).hop(), Streams),
             way("CONNECT h2, login", &self.front_auth, h2(&self.front_auth).credentials(ann()).hop(), Streams),
+            way("CONNECT h2, CONNECT-UDP h2", &self.envoy, h2(&self.envoy).hop(), Both),
             way("SOCKS4", &self.dante, Hop::socks4(self.dante.endpoint()), Streams),
             way("SOCKS4, user id", &self.dante, Hop::socks4(self.dante.endpoint()).credentials(user), Streams),
             way("SOCKS4a", &self.ssh.1, Hop::socks4a(self.ssh.1.endpoint()), Streams),
@@ -153,6 +157,7 @@ impl Proxies {
             way("SOCKS5h", &self.dante, Hop::socks5h(self.dante.endpoint()), Both),
             way("SOCKS5h, login", &self.micro, Hop::socks5h(self.micro.endpoint()).credentials(ann()), Streams),
             way("MASQUE (CONNECT h3, CONNECT-UDP)", &self.masque, h3(&self.masque).hop(), Both),
+            way("MASQUE, Envoy", &self.envoy, h3(&self.envoy).hop(), Both),
             way("MASQUE, login", &self.masque_auth, h3(&self.masque_auth).credentials(ann()).hop(), Both),
             way("MASQUE, digest", &self.masque_digest, masque_digest, Both),
             Way {
