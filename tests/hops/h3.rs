@@ -108,7 +108,15 @@ async fn datagrams_and_http3_itself_pass_through_masque() {
     let most = datagram.max_size();
     datagram.send(&vec![8; most]).await.unwrap();
     assert_eq!(target.recv_from(&mut room).await.unwrap().0, most);
-    let error = datagram.send(&vec![0; most + 1]).await.unwrap_err();
+    // The way may be found to carry more meanwhile.
+    let (most, error) = loop {
+        let most = datagram.max_size();
+        match datagram.send(&vec![0; most + 1]).await {
+            Ok(()) => drop(target.recv_from(&mut room).await.unwrap()),
+            Err(error) if datagram.max_size() == most => break (most, error),
+            Err(_) => {}
+        }
+    };
     assert_eq!(error.kind(), Kind::Usage);
     assert!(error.message().contains(&most.to_string()), "{error}");
     datagram.send(b"still").await.unwrap();
