@@ -51,6 +51,15 @@ impl Failover {
         }
     }
 
+    /// As [`first`](Self::first), unless none of them is able.
+    fn any<'a, T: 'a>(
+        &'a self,
+        ask: impl Fn(&'a dyn Resolve) -> Option<BoxFuture<'a, Result<T>>> + Send + 'a,
+    ) -> Option<BoxFuture<'a, Result<T>>> {
+        let able = self.resolvers.iter().any(|resolver| ask(&**resolver).is_some());
+        able.then(|| Box::pin(self.first(ask)) as BoxFuture<'a, _>)
+    }
+
     /// The first answer of those that `ask` finds able.
     async fn first<'a, T>(
         &'a self,
@@ -127,13 +136,11 @@ impl Resolve for Failover {
     }
 
     fn texts<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
-        let any = self.resolvers.iter().any(|resolver| resolver.texts(name).is_some());
-        any.then(|| Box::pin(self.first(move |resolver| resolver.texts(name))) as BoxFuture<'a, _>)
+        self.any(move |resolver| resolver.texts(name))
     }
 
     fn servers<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
-        let any = self.resolvers.iter().any(|resolver| resolver.servers(name).is_some());
-        any.then(|| Box::pin(self.first(move |resolver| resolver.servers(name))) as BoxFuture<'a, _>)
+        self.any(move |resolver| resolver.servers(name))
     }
 }
 

@@ -8,7 +8,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::rdata::SVCB;
 use hickory_resolver::proto::rr::rdata::svcb::SvcParamValue;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::{
     Answer, Family, Resolve, ResolveFailure, Server, Servers, ServiceRecord, Services, Texts, canonical, failed,
@@ -35,6 +35,20 @@ impl Hickory {
     /// A hickory resolver made elsewhere.
     pub fn new(resolver: TokioResolver) -> Self {
         Self(resolver)
+    }
+
+    /// What `pick` takes of the records of one type, and how long they hold; none is no error.
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        pick: impl Fn(&Record) -> Option<T>,
+    ) -> Result<(Vec<T>, Option<Duration>)> {
+        match self.0.lookup(format!("{name}."), kind).await {
+            Ok(answer) => Ok((answer.answers().iter().filter_map(pick).collect(), Some(left(answer.valid_until())))),
+            Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok((Vec::new(), None)),
+            Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
+        }
     }
 
     /// Whether both families say that there is no record. `lookup_ip` tells of one alone: of an empty AAAA even when the
@@ -87,51 +101,34 @@ impl Resolve for Hickory {
 
     fn services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Services>> {
         Box::pin(async move {
-            match self.0.lookup(format!("{name}."), RecordType::HTTPS).await {
-                Ok(answer) => {
-                    let records = answer.answers().iter().filter_map(|record| match &record.data {
-                        RData::HTTPS(https) => Some(service(&record.name, &https.0)),
-                        _ => None,
-                    });
-                    Ok(Services::new(records.collect(), Some(left(answer.valid_until()))))
-                }
-                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Services::default()),
-                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
-            }
+            let service = |record: &Record| match &record.data {
+                RData::HTTPS(https) => Some(service(&record.name, &https.0)),
+                _ => None,
+            };
+            let (records, ttl) = self.records(name, RecordType::HTTPS, service).await?;
+            Ok(Services::new(records, ttl))
         })
     }
 
     fn texts<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Texts>>> {
         Some(Box::pin(async move {
-            match self.0.lookup(format!("{name}."), RecordType::TXT).await {
-                Ok(answer) => {
-                    let records = answer.answers().iter().filter_map(|record| match &record.data {
-                        RData::TXT(txt) => Some(txt.txt_data.concat()),
-                        _ => None,
-                    });
-                    Ok(Texts::new(records.collect(), Some(left(answer.valid_until()))))
-                }
-                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Texts::default()),
-                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
-            }
+            let text = |record: &Record| match &record.data {
+                RData::TXT(txt) => Some(txt.txt_data.concat()),
+                _ => None,
+            };
+            let (records, ttl) = self.records(name, RecordType::TXT, text).await?;
+            Ok(Texts::new(records, ttl))
         }))
     }
 
     fn servers<'a>(&'a self, name: &'a str) -> Option<BoxFuture<'a, Result<Servers>>> {
         Some(Box::pin(async move {
-            match self.0.lookup(format!("{name}."), RecordType::SRV).await {
-                Ok(answer) => {
-                    let records = answer.answers().iter().filter_map(|record| match &record.data {
-                        RData::SRV(srv) => {
-                            Some(Server::new(srv.priority, srv.weight, srv.port, &srv.target.to_ascii()))
-                        }
-                        _ => None,
-                    });
-                    Ok(Servers::new(records.collect(), Some(left(answer.valid_until()))))
-                }
-                Err(error) if error.is_nx_domain() || error.is_no_records_found() => Ok(Servers::default()),
-                Err(error) => Err(failed(name, ResolveFailure::Unavailable).with_source(error)),
-            }
+            let server = |record: &Record| match &record.data {
+                RData::SRV(srv) => Some(Server::new(srv.priority, srv.weight, srv.port, &srv.target.to_ascii())),
+                _ => None,
+            };
+            let (records, ttl) = self.records(name, RecordType::SRV, server).await?;
+            Ok(Servers::new(records, ttl))
         }))
     }
 }

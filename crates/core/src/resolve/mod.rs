@@ -331,11 +331,7 @@ impl Resolver {
     /// The TXT records of `name`, asked for anew each time; none is no error. A resolver that cannot ask, as the system's, is
     /// [`Kind::Unsupported`]. Dropping the future gives up.
     pub async fn texts(&self, name: &str) -> Result<Texts> {
-        let name = canonical(name);
-        let cannot =
-            || Error::new(Kind::Unsupported, "the resolver cannot ask for TXT records").with_phase(Phase::Resolve);
-        let asked = self.0.beneath.texts(&name).ok_or_else(cannot)?;
-        clock::within(Some(MAX_LOOKUP), Phase::Resolve, asked).await
+        answered("TXT", self.0.beneath.texts(&canonical(name))).await
     }
 
     /// Whether HTTPS records can be asked for: see [`Resolve::services`].
@@ -373,6 +369,15 @@ impl Resolver {
         }
         self.0.services.clear();
     }
+}
+
+/// What a resolver beneath says of records, if it can ask for that type.
+async fn answered<T>(records: &str, asked: Option<BoxFuture<'_, Result<T>>>) -> Result<T> {
+    let cannot = || {
+        let message = format!("the resolver cannot ask for {records} records");
+        Error::new(Kind::Unsupported, message).with_phase(Phase::Resolve)
+    };
+    clock::within(Some(MAX_LOOKUP), Phase::Resolve, asked.ok_or_else(cannot)?).await
 }
 
 /// The one spelling of a name: lower case, no dot at its end.

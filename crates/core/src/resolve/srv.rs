@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ResolveFailure, Resolver, canonical, failed};
-use crate::clock;
+use super::{ResolveFailure, Resolver, answered, canonical, failed};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::Result;
 
 /// Servers tried of one name: more than any service has.
 const MAX_SERVERS: usize = 16;
@@ -71,13 +70,10 @@ impl Servers {
 impl Resolver {
     /// The servers of a service, `_service._proto.domain`, asked for anew each time and in an order for one use: by priority, and by
     /// lot within one. A domain without such a service, or that says that it has none, is [`ResolveFailure::NoSuchName`]. A resolver that
-    /// cannot ask, as the system's, is [`Kind::Unsupported`]. Dropping the future gives up.
+    /// cannot ask, as the system's, is [`Kind::Unsupported`](crate::Kind::Unsupported). Dropping the future gives up.
     pub async fn servers(&self, name: &str) -> Result<Vec<Endpoint>> {
         let name = canonical(name);
-        let cannot =
-            || Error::new(Kind::Unsupported, "the resolver cannot ask for SRV records").with_phase(Phase::Resolve);
-        let asked = self.0.beneath.servers(&name).ok_or_else(cannot)?;
-        let found = clock::within(Some(super::MAX_LOOKUP), Phase::Resolve, asked).await?;
+        let found = answered("SRV", self.0.beneath.servers(&name)).await?;
         let mut servers = found.by_lot(draw);
         servers.truncate(MAX_SERVERS);
         // A target that is no host name is nobody's server.
@@ -98,6 +94,7 @@ fn draw(most: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::dial::BoxFuture;
+    use crate::error::Kind;
     use crate::resolve::{Answer, Resolve};
 
     #[derive(Debug)]
