@@ -3,5 +3,6 @@
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "these are tests")]
 
 mod peers;
+mod uwhoisd;
 mod whois;
 mod xinetd;

@@ -1,27 +1,15 @@
 //! Whois against uwhoisd: a server in Python that looks the answer up at another, which this suite plays.
 
-use std::net::SocketAddr;
-
 use portolan_classic::whois::{Client, End, Options};
 use portolan_core::{Connector, Kind};
+use portolan_testbed::record;
 use portolan_testbed::rogue::{Rogue, Script};
-use portolan_testbed::{Server, Service, free_port, record};
+
+use super::uwhoisd::uwhoisd;
 
 /// The registry behind it: answers every query with `text`.
 async fn registry(text: &str) -> Rogue {
     Rogue::tcp(Script::new().expect_until("\n").send(text)).await
-}
-
-fn uwhoisd(registry: SocketAddr) -> Option<(Server, SocketAddr)> {
-    let port = free_port();
-    let conf = format!(
-        "[uwhoisd]\niface=127.0.0.1\nport={port}\nconservative=\n[overrides]\norg={registry}\n[loggers]\nkeys=root\n[handlers]\nkeys=out\n\
-         [formatters]\nkeys=plain\n[logger_root]\nlevel=INFO\nhandlers=out\n[handler_out]\nclass=StreamHandler\n\
-         formatter=plain\nargs=(sys.stderr,)\n[formatter_plain]\nformat=%(message)s\n"
-    );
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    let uwhoisd = Service::new("pip:uwhoisd", "uwhoisd").file("uwhoisd.ini", conf).arg("$D/uwhoisd.ini");
-    Some((uwhoisd.accepts(addr).start()?, addr))
 }
 
 #[tokio::test]

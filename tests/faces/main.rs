@@ -15,3 +15,5 @@ mod blocking;
 #[path = "../http/servers.rs"]
 mod servers;
 mod transcript;
+#[path = "../classic/uwhoisd.rs"]
+mod uwhoisd;

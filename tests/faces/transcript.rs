@@ -16,6 +16,7 @@ use portolan_testbed::{Certs, Server, Service, find, free_port, python, record};
 use portolan_websocket::{CloseCode, Deflate, Message, Options, Request, WebSocket};
 
 use crate::servers;
+use crate::uwhoisd::uwhoisd;
 
 fn trusting(certs: &Certs) -> ConnectorBuilder {
     Connector::builder().tls(Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap())
@@ -131,16 +132,7 @@ async fn smtp_that_turns_to_tls_and_logs_in() {
 async fn whois_whose_end_is_that_of_the_connection() {
     let registry =
         Rogue::tcp(Script::new().expect_until("\n").send("domain: EXAMPLE.ORG\r\nowner: J\u{f6}rg\r\n")).await;
-    let port = free_port();
-    let conf = format!(
-        "[uwhoisd]\niface=127.0.0.1\nport={port}\nconservative=\n[overrides]\norg={}\n[loggers]\nkeys=root\n[handlers]\nkeys=out\n\
-         [formatters]\nkeys=plain\n[logger_root]\nlevel=INFO\nhandlers=out\n[handler_out]\nclass=StreamHandler\n\
-         formatter=plain\nargs=(sys.stderr,)\n[formatter_plain]\nformat=%(message)s\n",
-        registry.addr()
-    );
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    let service = Service::new("pip:uwhoisd", "uwhoisd").file("uwhoisd.ini", conf).arg("$D/uwhoisd.ini");
-    let Some(server) = service.accepts(addr).start() else { return };
+    let Some((server, addr)) = uwhoisd(registry.addr()) else { return };
     let session = async |net: Connector| {
         let client = whois::Client::connect(&net, whois::Options::new(addr.into())).await?;
         let answer = client.query("example.org").await?;

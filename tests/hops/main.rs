@@ -25,6 +25,8 @@ mod policy;
 mod proxy_header;
 mod ssh;
 mod tor;
+#[path = "../classic/uwhoisd.rs"]
+mod uwhoisd;
 #[path = "../classic/xinetd.rs"]
 mod xinetd;
 

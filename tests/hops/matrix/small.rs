@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use portolan_classic::{Transport, activeusers, chargen, daytime, discard, echo, finger, qotd, time, whois};
 use portolan_core::{Connector, Endpoint, Result};
+use portolan_testbed::Server;
 use portolan_testbed::rogue::{Rogue, Script};
-use portolan_testbed::{Server, Service, free_port};
 
+use super::super::uwhoisd::uwhoisd;
 use super::super::xinetd::Xinetd;
 
 /// How long a server may take to close what was closed towards it.
@@ -77,16 +78,7 @@ impl Smalls {
         let xinetd = Xinetd::start()?;
         // uwhoisd looks up elsewhere what it is asked.
         let registry = Rogue::tcp(Script::new().expect_until("\n").send("domain: EXAMPLE.ORG\r\n")).await;
-        let port = free_port();
-        let conf = format!(
-            "[uwhoisd]\niface=127.0.0.1\nport={port}\nconservative=\n[overrides]\norg={}\n[loggers]\nkeys=root\n[handlers]\nkeys=out\n\
-             [formatters]\nkeys=plain\n[logger_root]\nlevel=INFO\nhandlers=out\n[handler_out]\nclass=StreamHandler\n\
-             formatter=plain\nargs=(sys.stderr,)\n[formatter_plain]\nformat=%(message)s\n",
-            registry.addr()
-        );
-        let whois = SocketAddr::from(([127, 0, 0, 1], port));
-        let uwhoisd = Service::new("pip:uwhoisd", "uwhoisd").file("uwhoisd.ini", conf).arg("$D/uwhoisd.ini");
-        let uwhoisd = uwhoisd.accepts(whois).start()?;
+        let (uwhoisd, whois) = uwhoisd(registry.addr())?;
         Some(Self { xinetd, whois, _registry: registry, _uwhoisd: uwhoisd })
     }
 
