@@ -190,6 +190,42 @@ async fn a_proxy_cut_off_at_any_byte_is_an_error_of_its_hop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_datagrams_cut_off_at_any_byte_is_an_error_of_its_hop() {
+    let certs = Certs::new();
+    let tls = trusting(&certs);
+    let (Some(dante), Some(envoy)) = (danted(free_port()), super::envoy::envoy(&certs)) else { return };
+    let target = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = target.local_addr().unwrap().into();
+    let ways: [(&str, SocketAddr, usize, Make); 2] = [
+        ("UDP ASSOCIATE", dante.addr, 0, Box::new(Hop::socks5)),
+        // Settings and windows may be said after the answer, and nobody waits for them.
+        ("CONNECT-UDP h2", envoy.addr, 40, Box::new(|at| portolan_http2::hop::Proxy::new(at).hop())),
+    ];
+    for (name, proxy, slack, make) in &ways {
+        let opened = |port| {
+            let timeouts = Timeouts::default().attempt(Duration::from_millis(700)).hop(Duration::from_millis(1500));
+            let net = Connector::builder().via(make(at(port))).hop_tls(tls.clone()).timeouts(timeouts).build().unwrap();
+            let to = &to;
+            async move { net.datagram(to).await.map(drop) }
+        };
+        let (port, passed) = cut_stream(*proxy, usize::MAX).await;
+        opened(port).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let whole = passed.load(Ordering::SeqCst);
+        let opened = &opened;
+        let cuts = (0..whole).map(|cut| async move { (cut, opened(cut_stream(*proxy, cut).await.0).await) });
+        let mut cuts = futures_util::stream::iter(cuts).buffer_unordered(16);
+        while let Some((cut, result)) = cuts.next().await {
+            match result {
+                Err(error) => broke(name, cut, &error),
+                Ok(()) => assert!(cut + slack >= whole, "{name}: opened with {cut} of {whole} bytes"),
+            }
+        }
+        assert!(target.try_recv_from(&mut [0; 16]).is_err(), "{name}: the target was reached around the proxy");
+        println!("{name}: {whole} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_masque_proxy_cut_off_at_any_datagram_is_an_error_of_its_hop() {
     let certs = Certs::new();
     let tls = trusting(&certs);
