@@ -1,6 +1,7 @@
 //! `cargo xtask check`: the rules of the house that no lint sees.
 
 mod layers;
+mod proofs;
 mod sources;
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use crate::{Outcome, read};
 pub(crate) fn run(root: &Path) -> Outcome {
     let table = Table::load(root)?;
     let sources = sources::collect(root)?;
-    let checks: [(&str, Vec<String>); 7] = [
+    let checks: [(&str, Vec<String>); 8] = [
         ("sync", sync::run(root, true).err().into_iter().collect()),
         ("layers", layers::check(root, &table)?),
         ("decoders", decoders(&table, &sources)),
@@ -21,6 +22,7 @@ pub(crate) fn run(root: &Path) -> Outcome {
         ("sizes", sources::sizes(&sources)),
         ("seams", sources::seams(&sources)),
         ("stubs", sources::stubs(&sources)),
+        ("proofs", proofs::check(root)?),
     ];
     let mut found = 0;
     for (name, complaints) in &checks {
