@@ -7,8 +7,8 @@
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
 //!   trailers-only, the standard error `details`; interceptors; metrics under the names of gRFC A66 ([`Meter`]); retries with pushback and throttling, hedging, and requests
 //!   that never left made again ([`ServiceConfig`], also as JSON and as DNS has it); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
-//!   that reconnects and balances (pick_first, round_robin, least requests, by weight; only where the service says that it
-//!   serves); `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
+//!   that reconnects, balances (pick_first, round_robin, least requests, by weight; only where the service says that it
+//!   serves) and rests when nobody calls; `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
 //!   `Transcode` (`google.api.http`: plain HTTP and JSON) over any transport; tower services both ways.
 //! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA);
 //!   retries of a stream of which something was taken; streams to the server by JSON transcoding.
@@ -96,7 +96,7 @@ pub use body::{Body, Shape};
 pub use call::{
     Call, ClientStreaming, Duplex, DuplexCall, DuplexWith, Response, Sender, ServerStreaming, Streaming, Unary,
 };
-pub use channel::{Balancing, Carrier, Channel, ChannelOptions, Http2, Observed};
+pub use channel::{Balancing, Carrier, Channel, ChannelOptions, Connectivity, Http2, Observed};
 pub use client::{Client, Method};
 pub use codec::{Codec, Raw};
 #[cfg(feature = "json")]

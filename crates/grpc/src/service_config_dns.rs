@@ -55,8 +55,9 @@ impl ServiceConfig {
 impl ChannelOptions {
     /// Asks the connector's resolver for a service config: the TXT records at `_grpc_config.HOST` (gRFC A2), before the first call, and again
     /// when the service is connected to anew, at most once each [`resolve_interval`](Self::resolve_interval). It holds for the calls of
-    /// [`Client::from_channel`](crate::Client::from_channel) that have none of their own, but balancing and health stay what they were set
-    /// to. A config that is broken, or no answer, leaves the one before. `hostname` is the name of this machine, for choices among configs.
+    /// [`Client::from_channel`](crate::Client::from_channel) that have none of their own; how the channel balances, and whose health it
+    /// watches, follows it in any case: where it says nothing of them, what was set holds. A config that is broken, or no answer, leaves
+    /// the one before. `hostname` is the name of this machine, for choices among configs.
     /// Default not: whoever can change what is answered can change how calls are made; and the system's resolver can't ask.
     pub fn service_config_from_dns(mut self, hostname: impl Into<Box<str>>) -> Self {
         self.in_dns = Some((hostname.into(), |records, hostname| {

@@ -64,7 +64,7 @@ impl Asked {
         self.known()
     }
 
-    fn known(&self) -> Option<Arc<Config>> {
+    pub(super) fn known(&self) -> Option<Arc<Config>> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

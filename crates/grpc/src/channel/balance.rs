@@ -11,9 +11,9 @@ use portolan_core::clock::{self, Instant};
 use portolan_core::{Endpoint, Error, Kind, Result};
 use tokio::task::AbortHandle;
 
-use super::Balancing;
 use super::carrier::Carrier;
 use super::subchannel::{Subchannel, Way};
+use super::{Balancing, ChannelOptions, Connectivity};
 use crate::PROTOCOL;
 
 type List<K> = Arc<[Arc<Subchannel<K>>]>;
@@ -42,6 +42,8 @@ pub(super) struct Balancer<K: Carrier> {
     renewing: Mutex<Option<AbortHandle>>,
     balancing: Balancing,
     weights: Option<Weights>,
+    /// Whose health is watched.
+    health: Option<Box<str>>,
     turn: AtomicUsize,
 }
 
@@ -64,7 +66,7 @@ impl<K: Carrier> Drop for Balancer<K> {
 }
 
 impl<K: Carrier> Balancer<K> {
-    pub(super) fn new(way: Way<K>, to: Endpoint, options: &super::ChannelOptions) -> Self {
+    pub(super) fn new(way: Way<K>, to: Endpoint, options: &ChannelOptions) -> Self {
         // A name that need not be resolved here is left to the connector, and to its proxies.
         let list: Vec<_> = match options.balancing {
             Balancing::PickFirst => vec![Arc::new(Subchannel::new(to.clone()))],
@@ -83,7 +85,28 @@ impl<K: Carrier> Balancer<K> {
             renewing: Mutex::new(None),
             balancing: options.balancing,
             weights: options.weights.clone().filter(|_| options.balancing == Balancing::Weighted),
+            health: options.health.clone(),
             turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether this is what such options ask for.
+    pub(super) fn is_as(&self, options: &ChannelOptions) -> bool {
+        self.balancing == options.balancing && self.health == options.health
+    }
+
+    /// The best that is true of any address.
+    pub(super) fn connectivity(&self) -> Connectivity {
+        let list = self.list();
+        let of = |state| list.iter().any(|one| one.connectivity() == state);
+        // While it is resolved there may be no address yet.
+        let resolving = self.names.resolving.try_lock().is_err();
+        match () {
+            () if of(Connectivity::Ready) => Connectivity::Ready,
+            () if resolving || of(Connectivity::Connecting) => Connectivity::Connecting,
+            () if of(Connectivity::Idle) => Connectivity::Idle,
+            () if list.is_empty() && !self.names.were_resolved() => Connectivity::Idle,
+            () => Connectivity::TransientFailure,
         }
     }
 
@@ -176,6 +199,10 @@ impl<K: Carrier> Balancer<K> {
 impl<K: Carrier> Names<K> {
     fn list(&self) -> List<K> {
         Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn were_resolved(&self) -> bool {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn are_due(&self) -> bool {

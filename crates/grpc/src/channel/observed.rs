@@ -10,32 +10,34 @@ use pin_project_lite::pin_project;
 use portolan_core::observe::{Facts, Flight, Outcome};
 use portolan_core::{BoxError, Error, Result};
 
+use super::idle::InUse;
 use crate::status::{Code, Status};
 
 pin_project! {
     /// The body of a [`Channel`](crate::Channel)'s response. Where observers listen they are told of the call when its status
-    /// has come.
+    /// has come; the channel doesn't rest before it is let go.
     #[derive(Debug)]
     pub struct Observed<B> {
         #[pin]
         body: B,
         flight: Option<Flight>,
+        in_use: Option<InUse>,
     }
 }
 
 impl<B> Observed<B> {
-    pub(super) fn by_nobody(response: Response<B>) -> Response<Self> {
-        response.map(|body| Self { body, flight: None })
+    pub(super) fn by_nobody(response: Response<B>, in_use: Option<InUse>) -> Response<Self> {
+        response.map(|body| Self { body, flight: None, in_use })
     }
 
-    pub(super) fn new(response: Response<B>, mut flight: Flight) -> Response<Self> {
+    pub(super) fn new(response: Response<B>, mut flight: Flight, in_use: Option<InUse>) -> Response<Self> {
         let http = response.status();
         if http != StatusCode::OK {
             tell(&mut flight, Status::new(Code::from_http(http), format!("HTTP status {http}")));
         }
         // A status in the head is all that comes.
         tell_trailers(&mut flight, response.headers());
-        response.map(|body| Self { body, flight: Some(flight) })
+        response.map(|body| Self { body, flight: Some(flight), in_use })
     }
 }
 

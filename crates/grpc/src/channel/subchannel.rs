@@ -10,6 +10,7 @@ use portolan_core::{Connector, Delivery, Endpoint, Error, Kind, Phase, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::Connectivity;
 use super::carrier::Carrier;
 use super::health::{Watched, watch};
 use crate::PROTOCOL;
@@ -22,7 +23,7 @@ const GROWTH: f64 = 1.6;
 #[derive(Debug)]
 pub(super) struct Way<K> {
     pub(super) connector: Connector,
-    pub(super) carrier: K,
+    pub(super) carrier: Arc<K>,
     pub(super) backoff: (Duration, Duration),
     /// What the certificate must be for, where there is TLS.
     pub(super) name: Option<Box<str>>,
@@ -112,6 +113,19 @@ impl<K: Carrier> Subchannel<K> {
     pub(super) fn troubled(&self) -> bool {
         let state = self.shared.lock();
         state.failed.is_some() || state.handle.as_ref().is_some_and(K::is_closed)
+    }
+
+    /// How it is with this address.
+    pub(super) fn connectivity(&self) -> Connectivity {
+        let state = self.shared.lock();
+        match (state.alive(), state.health) {
+            (Some(_), Health::Good) => Connectivity::Ready,
+            (Some(_), Health::Bad) => Connectivity::TransientFailure,
+            (Some(_), Health::Asked) => Connectivity::Connecting,
+            (None, _) if state.connecting => Connectivity::Connecting,
+            (None, _) if state.waiting().is_some() => Connectivity::TransientFailure,
+            (None, _) => Connectivity::Idle,
+        }
     }
 
     /// When it may be tried again.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portolan_core::{Connector, Resolver};
-use portolan_grpc::{Channel, ChannelOptions, Client, ServiceConfig};
+use portolan_grpc::{Channel, ChannelOptions, Client, Connectivity, ServiceConfig};
 use portolan_testbed::{free_port, record};
 
 use crate::peers;
@@ -43,6 +43,23 @@ async fn no_call_is_lost_where_grpcio_lets_its_connections_grow_old() {
     upload.await.unwrap().unwrap();
     assert_eq!(service.client().transport().connections(), 1);
     record("grpc", "exchange", &peer.name, "connections that grow old", calls);
+}
+
+#[tokio::test]
+async fn a_channel_rests_between_calls_to_grpcio_and_connects_anew() {
+    let Some(peer) = peers::python_at("127.0.0.1", free_port(), None) else { return };
+    let options = ChannelOptions::new().idle_timeout(Duration::from_millis(50));
+    let service = service(Channel::connect_with(&Connector::default(), &peer.url, options).await.unwrap());
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        seen.insert(whom(&service).await.0);
+        while service.client().transport().connectivity() != Connectivity::Idle {
+            portolan_core::clock::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(service.client().transport().connections(), 0);
+    }
+    assert_eq!(seen.len(), 3, "each call has a connection of its own: {seen:?}");
+    record("grpc", "exchange", &peer.name, "channels that rest", 3);
 }
 
 #[tokio::test]
