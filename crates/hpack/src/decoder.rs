@@ -6,10 +6,11 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::again::Again;
 use crate::error::{DecodeError, Why};
 use crate::field::{Field, Name};
 use crate::int::Input;
-use crate::literal;
+use crate::literal::{self, Literal};
 use crate::received::{Entry, Received};
 use crate::tables::HPACK;
 use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD};
@@ -57,10 +58,11 @@ pub struct Summary {
 ///
 /// Values share one allocation per block, with the table too where the block is small. Those that the table keeps of a larger
 /// one have one of their own, so that a kept value never holds much more than itself in memory. An indexed field costs no
-/// allocation at all.
+/// allocation at all, and nor does a short one that is written out as it was the last time.
 pub struct Decoder {
     limits: Limits,
     table: Received,
+    again: Again,
     /// The most that a size update may ask for: our setting as far as the peer has acknowledged it.
     granted: usize,
     /// The peer owes a size update, for the setting it acknowledged is lower than the table (RFC 7541 4.2).
@@ -77,6 +79,17 @@ struct Found<'a> {
     size: usize,
 }
 
+/// What becomes of a literal (RFC 7541 6.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It goes into the table.
+    Kept,
+    /// It is this block's alone.
+    Passing,
+    /// It must never be in a table, anywhere.
+    Secret,
+}
+
 impl Decoder {
     /// A decoder that starts with the protocol's table of 4096 bytes; `limits.table_size` holds once
     /// [`acknowledged`](Self::acknowledged).
@@ -84,6 +97,7 @@ impl Decoder {
         Self {
             limits,
             table: Received::new(DEFAULT_TABLE_SIZE),
+            again: Again::new(),
             granted: DEFAULT_TABLE_SIZE.max(limits.table_size),
             owes_update: false,
             room: BytesMut::new(),
@@ -145,11 +159,14 @@ impl Decoder {
             // RFC 7541 4.2: only at the beginning of a block.
             return Err(input.fail("table size update in mid-block", Why::Invalid));
         }
-        let keep = first & 0x40 != 0;
-        let (mut field, size) = self.literal(if keep { 6 } else { 4 }, keep, input)?;
-        if !keep && first & 0x10 != 0 {
-            field.value.set_sensitive(true);
+        if first & 0x40 != 0 {
+            return self.literal(6, Fate::Kept, input);
         }
+        if first & 0x10 == 0 {
+            return self.literal(4, Fate::Passing, input);
+        }
+        let (mut field, size) = self.literal(4, Fate::Secret, input)?;
+        field.value.set_sensitive(true);
         Ok((field, size))
     }
 
@@ -170,36 +187,45 @@ impl Decoder {
     }
 
     #[inline]
-    fn literal(&mut self, prefix: u32, keep: bool, input: &mut Input<'_>) -> Result<(Field, usize), DecodeError> {
+    fn literal(&mut self, prefix: u32, fate: Fate, input: &mut Input<'_>) -> Result<(Field, usize), DecodeError> {
         let index = input.int(prefix, u64::from(u32::MAX), "name index")?;
-        let (name, name_len) = if index == 0 {
-            self.string(input, "name")?;
-            let named = (Name::from_wire(&self.room), self.room.len());
-            self.room.clear();
-            named
-        } else {
-            let found = self.indexed(index).ok_or_else(|| input.fail("name index", Why::Invalid))?;
-            (found.field.name.clone(), found.name_len)
+        let name = if index == 0 { Some(Literal::take(input, 7, &self.limits, "name")?) } else { None };
+        let value = Literal::take(input, 7, &self.limits, "value")?;
+        // What may be said again: under a name of the static table, in a block whose room may be held, and no secret.
+        let place = usize::try_from(index).ok().and_then(|index| index.checked_sub(1));
+        let place = place.filter(|_| self.small && fate == Fate::Passing);
+        if let Some(seen) = place.and_then(|place| self.again.find(place, &value)) {
+            return Ok(seen);
+        }
+        let (name, name_len) = match name {
+            Some(name) => {
+                name.read(&mut self.room).map_err(|_| input.fail("name", Why::Invalid))?;
+                let named = (Name::from_wire(&self.room), self.room.len());
+                self.room.clear();
+                named
+            }
+            None => {
+                let found = self.indexed(index).ok_or_else(|| input.fail("name index", Why::Invalid))?;
+                (found.field.name.clone(), found.name_len)
+            }
         };
-        self.string(input, "value")?;
+        value.read(&mut self.room).map_err(|_| input.fail("value", Why::Invalid))?;
         let size = name_len.saturating_add(self.room.len()).saturating_add(ENTRY_OVERHEAD);
-        let value = if keep && !self.small {
-            let value = Bytes::copy_from_slice(&self.room);
+        let text = if fate == Fate::Kept && !self.small {
+            let text = Bytes::copy_from_slice(&self.room);
             self.room.clear();
-            value
+            text
         } else {
             self.room.split().freeze()
         };
         let malformed = name == Name::Malformed;
-        let field = Field::from_wire(name, value, malformed);
-        if keep {
+        let field = Field::from_wire(name, text, malformed);
+        if fate == Fate::Kept {
             self.table.insert(Entry { field: field.clone(), name_len, size });
+        } else if let Some(place) = place {
+            self.again.keep(place, &value, &field, size);
         }
         Ok((field, size))
-    }
-
-    fn string(&mut self, input: &mut Input<'_>, what: &'static str) -> Result<(), DecodeError> {
-        literal::read(input, 7, &self.limits, &mut self.room, what)
     }
 }
 

@@ -25,6 +25,7 @@
 //! # Ok::<(), portolan_hpack::DecodeError>(())
 //! ```
 
+mod again;
 mod decoder;
 mod encoder;
 mod error;

@@ -9,7 +9,37 @@ use crate::error::{DecodeError, Why};
 use crate::huffman;
 use crate::int::{self, Input};
 
-/// Appends a string to `room`. The Huffman bit is the one above the prefix.
+/// A string as it is on the wire.
+pub(crate) struct Literal<'a> {
+    pub(crate) huffman: bool,
+    pub(crate) coded: &'a [u8],
+}
+
+impl<'a> Literal<'a> {
+    /// The next one. The Huffman bit is the one above the prefix.
+    #[inline]
+    pub(crate) fn take(
+        input: &mut Input<'a>,
+        prefix: u32,
+        limits: &Limits,
+        what: &'static str,
+    ) -> Result<Self, DecodeError> {
+        let huffman = input.peek().is_some_and(|first| first & 1u8.wrapping_shl(prefix) != 0);
+        let length = input.int(prefix, limits.string as u64, what)?;
+        Ok(Self { huffman, coded: input.take(usize::try_from(length).unwrap_or(usize::MAX), what)? })
+    }
+
+    /// Appends its text to `room`.
+    pub(crate) fn read(&self, room: &mut BytesMut) -> Result<(), huffman::Invalid> {
+        if self.huffman {
+            return huffman::decode(self.coded, room);
+        }
+        room.extend_from_slice(self.coded);
+        Ok(())
+    }
+}
+
+/// Appends the next string to `room`.
 pub(crate) fn read(
     input: &mut Input<'_>,
     prefix: u32,
@@ -17,14 +47,8 @@ pub(crate) fn read(
     room: &mut BytesMut,
     what: &'static str,
 ) -> Result<(), DecodeError> {
-    let coded = input.peek().is_some_and(|first| first & 1u8.wrapping_shl(prefix) != 0);
-    let length = input.int(prefix, limits.string as u64, what)?;
-    let text = input.take(usize::try_from(length).unwrap_or(usize::MAX), what)?;
-    if !coded {
-        room.extend_from_slice(text);
-        return Ok(());
-    }
-    huffman::decode(text, room).map_err(|_| input.fail(what, Why::Invalid))
+    let literal = Literal::take(input, prefix, limits, what)?;
+    literal.read(room).map_err(|_| input.fail(what, Why::Invalid))
 }
 
 /// Makes room for all strings of a block of `len` bytes at once: a code of five bits is the shortest.
