@@ -140,6 +140,26 @@ where
         }
     }
 
+    /// Reads away what has come, and says whether that was the rest.
+    fn drain(&mut self, mut budget: usize) -> bool {
+        if matches!(self.left, Left::Length(left) if left > budget as u64) {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.poll_piece(&mut cx) {
+                Poll::Ready(Ok(Some(Piece::Data(data)))) if data.len() <= budget => {
+                    budget -= data.len();
+                    if matches!(self.left, Left::Length(0)) {
+                        return true;
+                    }
+                }
+                Poll::Ready(Ok(Some(Piece::End(_)))) => return true,
+                _ => return false,
+            }
+        }
+    }
+
     fn fail(&mut self) {
         self.left = Left::Over;
         self.upload = None;
@@ -178,7 +198,7 @@ where
             Ok(None) => None,
             Err(error) => {
                 this.fail();
-                Some(Err(error.with_delivery(Delivery::Answered).with_protocol(PROTOCOL)))
+                Some(Err(error.with_delivery(Delivery::Answered).with_phase(Phase::Idle).with_protocol(PROTOCOL)))
             }
         })
     }
@@ -204,22 +224,16 @@ where
 {
     fn drop(&mut self) {
         let worth_it = self.upload.is_none() && matches!(self.left, Left::Length(_) | Left::Chunked(_));
-        let Some(mut budget) = self.conn.as_deref().filter(|_| worth_it).map(|conn| conn.options.drain) else { return };
-        let mut cx = Context::from_waker(Waker::noop());
-        if matches!(self.left, Left::Length(left) if left > budget as u64) {
-            return;
+        let Some(conn) = self.conn.as_deref_mut().filter(|_| worth_it) else { return };
+        // Nothing is waited for: there may be no runtime to keep the time.
+        conn.alarm.at(None);
+        let (budget, idle) = (conn.options.drain, conn.options.idle.take());
+        let ended = self.drain(budget);
+        if let Some(conn) = self.conn.as_deref_mut() {
+            conn.options.idle = idle;
         }
-        loop {
-            match self.poll_piece(&mut cx) {
-                Poll::Ready(Ok(Some(Piece::Data(data)))) if data.len() <= budget => {
-                    budget -= data.len();
-                    if matches!(self.left, Left::Length(0)) {
-                        return self.release();
-                    }
-                }
-                Poll::Ready(Ok(Some(Piece::End(_)))) => return self.release(),
-                _ => return,
-            }
+        if ended {
+            self.release();
         }
     }
 }

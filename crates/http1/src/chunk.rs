@@ -121,6 +121,10 @@ impl Chunked {
             src.advance(2);
             return Ok(Some(None));
         }
+        // A line without its CR ends no section here: what follows it would be swallowed as if it were trailers.
+        if src.starts_with(b"\n") {
+            return Err(DecodeError::invalid("end of the trailers", self.offset));
+        }
         let Some(end) = message::section_end(src, self.seen) else {
             self.seen = src.len().saturating_sub(3);
             if src.len() > self.max_trailers {
@@ -237,6 +241,7 @@ mod tests {
             b"3;a\rb\r\nabc\r\n",
             b"11111111111111111\r\n",
             b"0\r\nbad name: 1\r\n\r\n",
+            b"0\r\n\nHTTP/1.1 200 OK\r\nx: 1\r\n\r\n",
             b"0\r\nx: 1\r\n folded\r\n\r\n",
         ] {
             assert!(decode(bad).is_err(), "{}", bad.escape_ascii());

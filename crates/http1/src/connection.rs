@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use http::HeaderMap;
-use portolan_core::{Delivery, Error, Phase, Result};
+use portolan_core::{Delivery, Error, Kind, Phase, Result};
 use portolan_wire::Alarm;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -50,6 +50,8 @@ pub struct Connection<T> {
     /// Room for the next read of a long body.
     room: usize,
     requests: u64,
+    /// The peer was seen to be silent since the last exchange.
+    looked: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
@@ -66,6 +68,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             alarm: Alarm::default(),
             room: LARGE,
             requests: 0,
+            looked: false,
         }
     }
 
@@ -118,14 +121,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if !self.is_reusable() {
             return false;
         }
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut room = [0u8; 1];
-        let mut buf = tokio::io::ReadBuf::new(&mut room);
-        let quiet = Pin::new(&mut self.io).poll_read(&mut cx, &mut buf).is_pending();
-        if !quiet {
+        self.looked = self.unasked().is_none();
+        if !self.looked {
             self.state = State::Over;
         }
-        quiet
+        self.looked
+    }
+
+    /// What the peer did before it was asked. What it says then is no answer (RFC 9112 6.3).
+    fn unasked(&mut self) -> Option<Error> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut room = [0u8; 40];
+        let mut buf = tokio::io::ReadBuf::new(&mut room);
+        match Pin::new(&mut self.io).poll_read(&mut cx, &mut buf) {
+            Poll::Pending => None,
+            Poll::Ready(Err(error)) => Some(Error::io(Phase::Send, error)),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                Some(Error::closed("the peer closed before it was asked"))
+            }
+            Poll::Ready(Ok(())) => {
+                let said = buf.filled().escape_ascii();
+                Some(Error::new(Kind::Protocol, format!("expected silence before a request, saw \"{said}\"")))
+            }
+        }
     }
 
     /// Ends the connection in good order. Dropping the future closes it all the same.
@@ -141,11 +159,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
 
     /// Marks the beginning of an exchange.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        if !self.is_reusable() {
-            let error = match self.state {
-                State::Busy => Error::closed("an earlier exchange on this connection was not finished"),
-                _ => Error::closed("the connection takes no further request"),
-            };
+        let hindered = match self.state {
+            _ if self.is_reusable() => None,
+            State::Busy => Some(Error::closed("an earlier exchange on this connection was not finished")),
+            _ => Some(Error::closed("the connection takes no further request")),
+        };
+        let looked = std::mem::take(&mut self.looked);
+        let hindered = hindered.or_else(|| {
+            let unasked = if looked { None } else { self.unasked() };
+            unasked.inspect(|_| self.state = State::Over)
+        });
+        if let Some(error) = hindered {
             return Err(error.with_delivery(Delivery::NotSent).with_phase(Phase::Send).with_protocol(crate::PROTOCOL));
         }
         self.state = State::Busy;

@@ -13,8 +13,8 @@ use crate::options::Options;
 
 /// What most heads fit in: asking for it at once saves growing.
 const USUAL_FIELDS: usize = 12;
-/// Bytes of empty lines that are forgiven before a head.
-const MAX_BLANK: usize = 8;
+/// Empty lines that are forgiven before a head.
+const MAX_BLANK: usize = 4;
 
 /// How the body of a response ends (RFC 9112 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,28 +34,39 @@ pub(crate) struct Head {
     pub(crate) keep_alive: bool,
 }
 
-/// Takes a head off the front of `src`; `None` needs more bytes. `seen` is how far an earlier look got.
-pub(crate) fn decode(src: &mut BytesMut, seen: &mut usize, options: &Options) -> Result<Option<Head>> {
+/// How far earlier looks at the bytes of an answer got.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    bytes: usize,
+    /// Empty lines before its heads.
+    blank: usize,
+}
+
+/// Takes a head off the front of `src`; `None` needs more bytes.
+pub(crate) fn decode(src: &mut BytesMut, seen: &mut Seen, options: &Options) -> Result<Option<Head>> {
     // RFC 9112 2.2: empty lines before a status line are forgiven.
-    let blank = src.iter().take_while(|&&byte| matches!(byte, b'\r' | b'\n')).take(MAX_BLANK).count();
-    if blank > 0 && *seen == 0 {
-        src.advance(blank);
+    while seen.bytes == 0 && seen.blank < MAX_BLANK && matches!(src[..], [b'\n', ..] | [b'\r', b'\n', ..]) {
+        src.advance(if src[0] == b'\n' { 1 } else { 2 });
+        seen.blank += 1;
+    }
+    if src[..] == *b"\r" {
+        return Ok(None);
     }
     // Whoever speaks something else may never send an empty line.
     if !src.iter().zip(b"HTTP/1.").all(|(seen, expected)| seen == expected) {
         return Err(broken(format!("expected a response's head, saw {}", excerpt(src))));
     }
-    let Some(end) = section_end(src, *seen) else {
+    let Some(end) = section_end(src, seen.bytes) else {
         if src.len() > options.max_head {
             return Err(too_long(options));
         }
-        *seen = src.len().saturating_sub(3);
+        seen.bytes = src.len().saturating_sub(3);
         return Ok(None);
     };
     if end > options.max_head {
         return Err(too_long(options));
     }
-    *seen = 0;
+    seen.bytes = 0;
     let block = src.split_to(end).freeze();
     parse(&block, options).map(Some)
 }
@@ -82,8 +93,19 @@ fn parse(block: &Bytes, options: &Options) -> Result<Head> {
         Flaw::TooMany => too_many(options),
         flaw => broken(format!("expected {}, saw {}", expected(flaw), excerpt(block))),
     })?;
-    let keep_alive = !close && (keep || parts.version == Version::HTTP_11);
+    // RFC 9110 8.6, RFC 9112 6.1: these have no body, and who says that they do may be followed by one.
+    let at_odds =
+        (parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT) && says_body(&parts.headers);
+    if at_odds && parts.status != StatusCode::NO_CONTENT {
+        return Err(broken("expected no body of an informational response, saw a length"));
+    }
+    let keep_alive = !close && !at_odds && (keep || parts.version == Version::HTTP_11);
     Ok(Head { parts, keep_alive })
+}
+
+fn says_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
 fn expected(flaw: Flaw) -> &'static str {
@@ -192,7 +214,7 @@ mod tests {
 
     fn read(text: &str) -> Result<(Head, Ends)> {
         let mut src = BytesMut::from(text);
-        let head = decode(&mut src, &mut 0, &Options::new())?.expect("a whole head");
+        let head = decode(&mut src, &mut Seen::default(), &Options::new())?.expect("a whole head");
         let ends = body(&head, &GET)?;
         Ok((head, ends))
     }
@@ -256,7 +278,7 @@ mod tests {
     fn a_head_in_pieces_is_the_same_head() {
         let text = b"HTTP/1.1 200 Fine\r\nx-a: 1\r\nx-b: two\r\ncontent-length: 3\r\n\r\nabc";
         for cut in 1..text.len() {
-            let (mut src, mut seen) = (BytesMut::from(&text[..cut]), 0);
+            let (mut src, mut seen) = (BytesMut::from(&text[..cut]), Seen::default());
             let first = decode(&mut src, &mut seen, &Options::new()).unwrap();
             src.extend_from_slice(&text[cut..]);
             let head = match first {
@@ -272,13 +294,13 @@ mod tests {
     #[test]
     fn limits_hold_before_the_head_is_whole() {
         let options = Options::new().max_head(100).max_headers(200);
-        let (mut src, mut seen) = (BytesMut::from(&[b'x'; 101][..]), 0);
+        let (mut src, mut seen) = (BytesMut::from(&[b'x'; 101][..]), Seen::default());
         src[..13].copy_from_slice(b"HTTP/1.1 200 ");
         assert_eq!(decode(&mut src, &mut seen, &options).unwrap_err().kind(), Kind::Limit);
         for (count, fits) in [(64, true), (129, true), (200, true), (201, false)] {
             let text = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(count));
             let options = options.max_head(10_000);
-            let head = decode(&mut BytesMut::from(&text[..]), &mut 0, &options);
+            let head = decode(&mut BytesMut::from(&text[..]), &mut Seen::default(), &options);
             assert_eq!(head.is_ok(), fits, "{count}");
         }
     }

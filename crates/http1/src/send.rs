@@ -68,7 +68,7 @@ where
         stage,
         asked,
         on_informational: parts.extensions.get::<OnInformational>(),
-        seen: 0,
+        seen: message::Seen::default(),
         heard: false,
         informational: 0,
     };
@@ -110,7 +110,7 @@ struct Call<'a, B: Body> {
     stage: Stage,
     asked: Asked,
     on_informational: Option<&'a OnInformational>,
-    seen: usize,
+    seen: message::Seen,
     heard: bool,
     informational: usize,
 }

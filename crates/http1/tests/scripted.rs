@@ -1,60 +1,19 @@
 //! A peer that says exactly what the test wants it to say.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full};
 use portolan_core::{Delivery, Kind, Phase};
 use portolan_http1::ext::OnInformational;
 use portolan_http1::{Connection, Options, send};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-type Peer = DuplexStream;
-
-fn pair() -> (Connection<DuplexStream>, Peer) {
-    pair_with(Options::new())
-}
-
-fn pair_with(options: Options) -> (Connection<DuplexStream>, Peer) {
-    let (near, far) = duplex(64 << 10);
-    (Connection::new(near, options), far)
-}
-
-fn get() -> Request<Empty<Bytes>> {
-    Request::get("http://example.org/path?q=1").body(Empty::new()).unwrap()
-}
-
-/// Reads until `end` has come.
-async fn heard(peer: &mut Peer, end: &[u8]) -> String {
-    let mut text = Vec::new();
-    while !text.ends_with(end) {
-        let byte = peer.read_u8().await.unwrap();
-        text.push(byte);
-    }
-    String::from_utf8(text).unwrap()
-}
-
-/// One exchange with a peer that answers `reply` and leaves the connection open.
-async fn answered(
-    conn: &mut Connection<DuplexStream>,
-    peer: &mut Peer,
-    reply: &[u8],
-) -> portolan_core::Result<(StatusCode, Bytes)> {
-    let server = async {
-        heard(peer, b"\r\n\r\n").await;
-        peer.write_all(reply).await.unwrap();
-    };
-    let client = async {
-        let response = send(conn, get()).await?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
-    };
-    tokio::join!(client, server).0
-}
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 #[tokio::test]
 async fn a_request_and_its_response_leave_the_connection_for_the_next() {
@@ -279,30 +238,6 @@ async fn a_tunnel_is_asked_for_by_authority_and_granted_by_any_success() {
     let (response, asked) = tokio::join!(send(&mut conn, request), server);
     assert_eq!(asked, "CONNECT far.example:443 HTTP/1.1\r\nhost: far.example:443\r\n\r\n");
     assert!(response.unwrap().into_body().upgraded().is_ok());
-}
-
-fn streamed(pieces: Vec<Result<http_body::Frame<Bytes>, std::io::Error>>) -> BoxBody<Bytes, std::io::Error> {
-    BoxBody::new(StreamBody::new(futures_util_lite::iter(pieces)))
-}
-
-/// A stream of what is there already.
-mod futures_util_lite {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    pub(crate) fn iter<T: Unpin>(items: Vec<T>) -> Iter<T> {
-        Iter(items.into())
-    }
-
-    pub(crate) struct Iter<T>(std::collections::VecDeque<T>);
-
-    impl<T: Unpin> futures_core::Stream for Iter<T> {
-        type Item = T;
-
-        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
-            Poll::Ready(self.0.pop_front())
-        }
-    }
 }
 
 #[tokio::test]
