@@ -33,6 +33,7 @@ struct Transport {
     send_window: u32,
     keepalive: Option<Duration>,
     idle_timeout: Option<Duration>,
+    segmentation_offload: bool,
 }
 
 pub(crate) type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
@@ -59,6 +60,7 @@ impl Default for Options {
                 send_window: 4 << 20,
                 keepalive: None,
                 idle_timeout: Some(Duration::from_secs(30)),
+                segmentation_offload: true,
             },
             early_data: false,
             on_event: None,
@@ -175,6 +177,14 @@ impl Options {
         self
     }
 
+    /// Hands many datagrams to the kernel in one call, which cuts them apart (UDP GSO), where it can. Default on. Off for a peer on
+    /// this machine, or beside it, that asks for joined datagrams and has no room for them: Envoy without `prefer_gro` loses
+    /// most of an upload so.
+    pub fn segmentation_offload(mut self, on: bool) -> Self {
+        self.transport.segmentation_offload = on;
+        self
+    }
+
     /// Takes and sends HTTP datagrams (RFC 9297), for CONNECT requests. Default off.
     pub fn datagrams(mut self, on: bool) -> Self {
         self.config.datagrams = on;
@@ -204,6 +214,7 @@ impl Options {
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(PEER_STREAMS.into())
             .keep_alive_interval(self.transport.keepalive)
+            .enable_segmentation_offload(self.transport.segmentation_offload)
             .datagram_receive_buffer_size(self.config.datagrams.then_some(DATAGRAM_BUFFER))
             .datagram_send_buffer_size(DATAGRAM_BUFFER);
         let idle = self.transport.idle_timeout.map(IdleTimeout::try_from).transpose();

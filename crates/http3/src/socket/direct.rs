@@ -2,7 +2,7 @@
 //! can find what the path carries.
 
 use std::io::{self, IoSliceMut};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use portolan_core::Datagram;
@@ -23,6 +23,8 @@ pub(super) struct Direct {
     state: UdpSocketState,
     /// The mark (RFC 3168) that the socket puts on what it sends.
     mark: AtomicU8,
+    /// Whether anything came from the peer.
+    heard: AtomicBool,
 }
 
 impl Direct {
@@ -31,11 +33,13 @@ impl Direct {
         if state.recv_buffer_size(socket.into())? < KEPT {
             state.set_recv_buffer_size(socket.into(), KEPT)?;
         }
-        Ok(Self { state, mark: AtomicU8::new(0) })
+        Ok(Self { state, mark: AtomicU8::new(0), heard: AtomicBool::new(false) })
     }
 
+    /// One until the peer has been heard: there are servers that lose what the kernel hands them joined (Envoy, as it comes), and
+    /// a first flight that is lost costs a second.
     pub(super) fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        if self.heard.load(Ordering::Relaxed) { self.state.max_gso_segments() } else { 1 }
     }
 
     pub(super) fn may_fragment(&self) -> bool {
@@ -66,11 +70,11 @@ impl Direct {
         let Some(size) = transmit.segment_size.filter(|size| *size < transmit.contents.len()) else {
             return self.send_one(socket, transmit, transmit.contents);
         };
-        if self.max_segments() > 1 {
+        if self.state.max_gso_segments() > 1 {
             let sent = socket.try_io(Interest::WRITABLE, || self.state.try_send(socket.into(), transmit));
             // Linux says only then that a device doesn't cut, and `quinn-udp` keeps it in mind.
             let refused = sent.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock);
-            if !refused || self.max_segments() > 1 {
+            if !refused || self.state.max_gso_segments() > 1 {
                 return sent;
             }
         }
@@ -119,6 +123,7 @@ impl Direct {
                 if SHORT_IS_ALL && count < most && !flows { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             if count > 0 {
+                self.heard.store(true, Ordering::Relaxed);
                 datagram.moved(0, meta.iter().take(count).map(|meta| meta.len).sum());
                 return Poll::Ready(Ok(count));
             }

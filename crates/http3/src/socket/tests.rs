@@ -115,7 +115,9 @@ async fn one_way_and_the_other(local: &str) {
     let congested = Some(EcnCodepoint::Ce);
     peer.say(&transmit(from, &bytes, Some(1000), congested)).await;
     peer.say(&transmit(from, &bytes[..50], None, None)).await;
+    assert_eq!(socket.max_transmit_segments(), 1, "before anything was heard");
     let came = receive(&socket, 5).await;
+    assert_eq!(socket.max_transmit_segments(), peer.state.max_gso_segments());
     let expected = bytes.chunks(1000).map(|part| (part.to_vec(), congested));
     assert_eq!(came, expected.chain([(bytes[..50].to_vec(), None)]).collect::<Vec<_>>());
     drop(socket);
