@@ -133,7 +133,10 @@ impl Socks5 {
         let proxy = reached.map_or_else(|| self.way.proxy.clone(), Endpoint::from);
         let relay = bound.relay(&proxy)?;
         let beneath = self.way.beneath.datagram(&relay, cx).await.map_err(|error| self.way.unreachable(error))?;
-        Ok(Datagram::from_io(Relay::new(beneath, control), Some(target)))
+        let (peer, local) = (beneath.info().peer, beneath.info().local);
+        let mut datagram = Datagram::from_io(Relay::new(beneath, control), Some(target));
+        (datagram.info_mut().peer, datagram.info_mut().local) = (peer, local);
+        Ok(datagram)
     }
 }
 

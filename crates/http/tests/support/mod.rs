@@ -10,6 +10,7 @@
     reason = "support of several test binaries, which use different parts of it and fail by panicking"
 )]
 
+pub mod everywhere;
 pub mod quic;
 
 use std::future::Future;
@@ -30,7 +31,7 @@ use hyper_util::server::conn::auto;
 use portolan_core::{Connector, Hop, Policy, Tls};
 use portolan_testbed::{Certs, ServerTls};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 pub type Reply = Response<BoxBody<Bytes, std::io::Error>>;
 pub type Handler = Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
@@ -215,6 +216,10 @@ pub async fn socks5_proxy(user: Option<(&'static str, &'static str)>) -> SocketA
             near.write_all(&[5, 0]).await?;
         }
         let asked = take(&mut near, 4).await?;
+        if asked[1] == 3 {
+            take(&mut near, 6).await?;
+            return relay(near).await;
+        }
         let host = match asked[3] {
             1 => take(&mut near, 4).await?.iter().map(u8::to_string).collect::<Vec<_>>().join("."),
             3 => {
@@ -230,6 +235,33 @@ pub async fn socks5_proxy(user: Option<(&'static str, &'static str)>) -> SocketA
         Ok(())
     })
     .await
+}
+
+/// Datagrams of one client, by IPv4, as long as its connection lives.
+async fn relay(mut control: TcpStream) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let [high, low] = socket.local_addr()?.port().to_be_bytes();
+    control.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, high, low]).await?;
+    let (mut client, mut room, mut end) = (None, [0; 4096], [0; 1]);
+    loop {
+        let (length, from) = tokio::select! {
+            packet = socket.recv_from(&mut room) => packet?,
+            _ = control.read(&mut end) => return Ok(()),
+        };
+        let [high, low] = from.port().to_be_bytes();
+        match client {
+            Some(client) if client != from => {
+                let packet = [&[0, 0, 0, 1, 127, 0, 0, 1, high, low], &room[..length]].concat();
+                socket.send_to(&packet, client).await?;
+            }
+            _ => {
+                client = Some(from);
+                let (head, data) = room[..length].split_at(10);
+                let ip: [u8; 4] = head[4..8].try_into().unwrap();
+                socket.send_to(data, (std::net::Ipv4Addr::from(ip), u16::from_be_bytes([head[8], head[9]]))).await?;
+            }
+        }
+    }
 }
 
 async fn take(stream: &mut TcpStream, length: usize) -> std::io::Result<Vec<u8>> {
