@@ -289,3 +289,30 @@ async fn an_alternative_that_is_not_the_origins_is_forgotten() {
     let known = memory.lookup(&web.url("/").parse().unwrap(), "h3");
     assert!(known.is_none_or(|service| service.port != wrong.port()));
 }
+
+#[tokio::test]
+async fn who_is_not_the_one_for_an_origin_cannot_name_another_either() {
+    let certs = Certs::new();
+    let (quic, connections) = serve(ServerTls::new(&certs), ANY, answers);
+    let web = Web::tls(
+        &certs,
+        &["h2"],
+        heads(move |request| {
+            let status = if request.uri().path() == "/wrong" { 421 } else { 404 };
+            let mut response = reply(status, "");
+            response.headers_mut().insert("alt-svc", format!("h3=\":{}\"", quic.port()).parse().unwrap());
+            response
+        }),
+    )
+    .await;
+    let memory = AltSvcCache::new();
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).build().unwrap();
+    for _ in 0..2 {
+        let response = client.get(web.url("/wrong")).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.version()), (421, Spoken::HTTP_2));
+    }
+    assert_eq!((memory.to_text().as_str(), connections.load(Ordering::SeqCst)), ("", 0));
+    // Any other answer may.
+    client.get(web.url("/missing")).send().await.unwrap();
+    assert_eq!(client.get(web.url("/missing")).send().await.unwrap().version(), Spoken::HTTP_3);
+}

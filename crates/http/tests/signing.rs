@@ -96,6 +96,40 @@ async fn what_was_led_to_another_origin_is_signed_no_more() {
     assert_eq!(text(client.get(web.url("/end")).send().await).await, "[3]");
 }
 
+/// Signs in the query, as presigned URLs are.
+struct InQuery;
+
+impl Sign for InQuery {
+    async fn sign(&self, request: &mut Parts, body: Body) -> Result<Body> {
+        let separator = if request.uri.query().is_some() { '&' } else { '?' };
+        request.uri = format!("{}{separator}signature=secret", request.uri).parse().unwrap();
+        Ok(body)
+    }
+}
+
+#[tokio::test]
+async fn a_signature_in_the_query_is_sent_and_told_nowhere() {
+    let web = Web::plain(heads(|request| match request.uri().path() {
+        "/moved" => location(302, "end?a=b"),
+        // To where it came from, with all that it had.
+        "/echoed" => location(302, &format!("/end?{}", request.uri().query().unwrap())),
+        _ => reply(200, request.uri().to_string()),
+    }))
+    .await;
+    let client = Client::builder().sign(InQuery).referer(true).build().unwrap();
+    for (path, end, sent) in [
+        ("/direct", "/direct", "/direct?signature=secret"),
+        ("/moved?x", "/end?a=b", "/end?a=b&signature=secret"),
+        // What the server says is the server's: it is followed as it stands.
+        ("/echoed", "/end?signature=secret", "/end?signature=secret&signature=secret"),
+    ] {
+        let response = client.get(web.url(path)).send().await.unwrap();
+        assert_eq!(response.uri().to_string(), web.url(end));
+        assert!(response.redirects().iter().all(|seen| !seen.to_string().contains("secret")), "{path}");
+        assert_eq!(text(Ok(response)).await, sent);
+    }
+}
+
 #[tokio::test]
 async fn digest_credentials_stay_with_their_origin_too() {
     let other = Web::plain(heads(|request| {

@@ -369,3 +369,47 @@ pub(crate) fn retire_at(lifetime: Option<Duration>) -> Option<Instant> {
     let early = if getrandom::fill(&mut random).is_ok() { f64::from(random[0]) / 2560.0 } else { 0.0 };
     Some(clock::now() + lifetime.mul_f64(1.0 - early))
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_core::{Error, Kind, Result};
+
+    use super::*;
+
+    /// Never connects.
+    struct Nobody;
+
+    impl Manage for Nobody {
+        type Key = u32;
+        type Conn = ();
+
+        async fn connect(&self, _: &u32) -> Result<()> {
+            Err(Error::new(Kind::Connect, "nobody"))
+        }
+
+        fn is_fit(&self, (): &mut ()) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn keys_of_which_nothing_is_left_are_forgotten() {
+        let mut books = Books::<u32, ()>::new();
+        let (options, mut trash) = (PoolOptions::default().per_key(1), Vec::new());
+        let mut ask = |books: &mut Books<u32, ()>, key| books.turn(&key, &options, &Nobody, false, &mut trash);
+        // One key has a connection in the making, and one who waits for it.
+        assert!(matches!(ask(&mut books, 0), Turn::Make));
+        assert!(matches!(ask(&mut books, 0), Turn::Wait));
+        let (sender, _waits) = oneshot::channel();
+        books.buckets.get_mut(&0).expect("it is there").waiters.push_back((1, sender));
+        for key in 1..20_000 {
+            assert!(matches!(ask(&mut books, key), Turn::Make));
+            books.release(&key, true);
+            // Why there was no connection is kept for those who wait, and goes with the rest.
+            let trouble = (Kind::Connect, None, String::from("nobody"));
+            books.buckets.get_mut(&key).expect("it was just asked for").trouble = Some(trouble);
+            assert!(books.buckets.len() <= MAX_EMPTY + 1, "{}", books.buckets.len());
+        }
+        assert_eq!((books.open, books.buckets.get(&0).map(|bucket| bucket.waiters.len())), (1, Some(1)));
+    }
+}
