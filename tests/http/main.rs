@@ -81,6 +81,18 @@ async fn check(site: &Site, certs: &Certs) {
             assert_eq!(plain.send().await.unwrap().headers()["content-encoding"], "gzip", "{}", site.name);
         }
     }
+    if let Some(port) = site.plain {
+        let client = client(Version::PreferHttp2);
+        let spoken = if site.h2c == site.plain { Spoken::HTTP_2 } else { Spoken::HTTP_11 };
+        for turn in 0..2 {
+            let response = client.post(format!("http://localhost:{port}/small.txt")).body("x").send().await.unwrap();
+            // haproxy and Caddy know HTTP/2 when they see it.
+            let knows = matches!(site.name, "haproxy" | "caddy") && response.version() == Spoken::HTTP_2;
+            assert!(knows || response.version() == spoken, "{}: {:?}", site.name, response.version());
+            assert_eq!(response.is_reused(), turn > 0, "{}", site.name);
+            response.bytes().await.unwrap();
+        }
+    }
     if let Some(port) = site.h2c {
         let count =
             everything(&client(Version::Http2Only), &format!("http://localhost:{port}"), Spoken::HTTP_2, site).await;

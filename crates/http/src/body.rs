@@ -120,6 +120,11 @@ impl Body {
         std::mem::replace(self, Self(Inner::Spent))
     }
 
+    /// Whether it was sent, and can't be had again.
+    pub(crate) fn is_spent(&self) -> bool {
+        matches!(self.0, Inner::Spent)
+    }
+
     /// Makes what is made late, so that its length is known.
     pub(crate) fn ready(mut self) -> Self {
         loop {
@@ -177,7 +182,8 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         match &mut this.0 {
-            Inner::Empty | Inner::Spent => Poll::Ready(None),
+            Inner::Empty => Poll::Ready(None),
+            Inner::Spent => Poll::Ready(Some(Err("a body that was sent already".into()))),
             Inner::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.0 = Inner::Empty;
@@ -196,8 +202,8 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Inner::Empty | Inner::Spent => true,
-            Inner::Bytes(_) => false,
+            Inner::Empty => true,
+            Inner::Bytes(_) | Inner::Spent => false,
             Inner::Stream(body) => body.is_end_stream(),
             Inner::Made(_, made) => made.as_ref().is_some_and(|body| body.is_end_stream()),
         }
@@ -205,7 +211,8 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Empty | Inner::Spent => SizeHint::with_exact(0),
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Spent => SizeHint::default(),
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream(body) => body.size_hint(),
             Inner::Made(_, made) => made.as_ref().map(|body| body.size_hint()).unwrap_or_default(),

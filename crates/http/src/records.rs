@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use http::Uri;
 use portolan_core::{Connector, Endpoint, Error, Kind as ErrorKind, Phase, Resolver, Result, ServiceRecord, Timeouts};
-use portolan_pool::may_fall_back;
 
 use crate::body::Body;
 use crate::client::Client;
 use crate::key::{Key, Kind};
 use crate::response::Response;
-use crate::ways::Ways;
+use crate::ways::{Ways, may_go_on};
 
 /// How long a request waits for records. Who asks later finds them: the look-up goes on.
 const WAIT: Duration = Duration::from_millis(300);
@@ -158,7 +157,7 @@ impl Client {
                 let tried = ways.last().clone();
                 match Box::pin(self.by_several(ways, parts, body, timeouts)).await {
                     Err(error) if leaves_hints(&error) => tracing::debug!(%error, "taking the hints"),
-                    Err(error) if may_fall_back(&error) => {
+                    Err(error) if may_go_on(&error, body) => {
                         tracing::debug!(%error, host = binding.host, "passed a binding over");
                         if tried != *key {
                             self.broken().add(&tried);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::poll_immediate;
 use http::request::Parts;
 use http::{StatusCode, Uri};
-use portolan_core::{Endpoint, Result, Timeouts, clock};
+use portolan_core::{Delivery, Endpoint, Result, Timeouts, clock};
 use portolan_pool::{Lease, Pool, may_fall_back};
 use tokio::task::JoinHandle;
 
@@ -122,8 +122,9 @@ impl Client {
         match ways {
             Ways::One(key) => self.once(parts, body, &key, None, timeouts).await,
             Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
-                Err(error) if may_fall_back(&error) => {
+                Err(error) if may_go_on(&error, body) || (speaks_none(&error) && !body.is_spent()) => {
                     tracing::debug!(%error, "fell back");
+                    self.broken().add(&first);
                     self.once(parts, body, &second, None, timeouts).await
                 }
                 result => result,
@@ -143,7 +144,7 @@ impl Client {
                         }
                         self.once(parts, body, &other, None, timeouts).await
                     }
-                    Err(error) if may_fall_back(&error) => {
+                    Err(error) if may_go_on(&error, body) => {
                         tracing::debug!(%error, "fell back from http3");
                         self.failed(&h3, &parts.uri, told.as_ref());
                         self.once(parts, body, &other, None, timeouts).await
@@ -166,7 +167,10 @@ impl Client {
             Version::Http1Only => Ok(Ways::One(key(Kind::H1)?)),
             Version::Http2Only => Ok(Ways::One(key(Kind::H2)?)),
             Version::Http3Only => Ok(Ways::One(key(Kind::H3)?)),
-            Version::PreferHttp2 if !tls => Ok(Ways::Either(key(Kind::H2)?, key(Kind::H1)?)),
+            Version::PreferHttp2 if !tls => {
+                let (h2, h1) = (key(Kind::H2)?, key(Kind::H1)?);
+                Ok(if self.broken().is(&h2) { Ways::One(h1) } else { Ways::Either(h2, h1) })
+            }
             Version::PreferHttp3 if tls => {
                 let (h3, other) = (key(Kind::H3)?, key(Kind::Auto)?);
                 Ok(if self.broken().is(&h3) { Ways::One(other) } else { Ways::Raced { h3, other, told: None } })
@@ -280,6 +284,16 @@ impl Client {
             _ => self.broken().add(h3),
         }
     }
+}
+
+/// Whether the request may go by another way: the first one failed, and the body is still whole.
+pub(crate) fn may_go_on(error: &portolan_core::Error, body: &Body) -> bool {
+    may_fall_back(error) && !body.is_spent()
+}
+
+/// Whether the peer answered in another version, having done nothing.
+fn speaks_none(error: &portolan_core::Error) -> bool {
+    error.kind() == portolan_core::Kind::Unsupported && error.delivery() == Delivery::Refused
 }
 
 /// A login that a proxy takes for a tunnel only, here.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, Version as Spoken};
 use portolan_core::{Delivery, Kind};
-use portolan_http::{Client, Version};
+use portolan_http::{Body, Client, Version};
+use portolan_testbed::rogue::{Rogue, Script};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -219,7 +220,7 @@ async fn a_refused_stream_is_sent_again_even_if_it_is_a_post() {
         }
     })
     .await;
-    let response = client().post(&url).body("pay").send().await.unwrap();
+    let response = self::client().post(&url).body("pay").send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.attempts()), (200, 2));
 }
 
@@ -230,10 +231,10 @@ async fn a_post_whose_fate_is_unknown_is_not_sent_again_and_a_get_is() {
         let _ = connection.accept().await;
     })
     .await;
-    let error = client().post(&url).body("pay").send().await.unwrap_err();
+    let error = self::client().post(&url).body("pay").send().await.unwrap_err();
     assert_eq!(error.delivery(), Delivery::Unknown);
     assert_eq!(connections.load(Ordering::SeqCst), 1);
-    let error = client().get(&url).send().await.unwrap_err();
+    let error = self::client().get(&url).send().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Closed);
     assert_eq!(connections.load(Ordering::SeqCst), 4);
 }
@@ -245,4 +246,74 @@ async fn more_streams_than_one_connection_may_have_make_a_second_one() {
     let many = (0..40).map(|_| get(&client, &url));
     futures_util::future::join_all(many).await;
     assert!(connections.load(Ordering::SeqCst) > 1);
+}
+
+#[tokio::test]
+async fn preferring_http2_falls_back_where_the_server_speaks_none_and_only_there() {
+    let prefer = || Client::builder().version(Version::PreferHttp2).build().unwrap();
+    let (url, connections) = server(answers).await;
+    let client = prefer();
+    for turn in 0..2 {
+        assert_eq!(get(&client, &url).await, turn > 0);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // One that takes the preface for a request, as servers of HTTP/1 do: nothing came of ours.
+    let refused =
+        Script::new().expect_until("SM\r\n\r\n").send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let served = Script::new().expect_until("\r\n\r\npay").send(answer).expect_until("\r\n\r\n").send(answer);
+    let old = Rogue::tcp(vec![refused.clone().expect_close(), served.expect_close()]).await;
+    let (client, url) = (prefer(), format!("http://{}/", old.addr()));
+    let response = client.post(&url).body("pay").send().await.unwrap();
+    assert_eq!((response.version(), response.attempts(), response.is_reused()), (Spoken::HTTP_11, 1, false));
+    assert_eq!(response.bytes().await.unwrap(), "ok");
+    // It is remembered, so that the next request costs nothing.
+    let response = client.get(&url).send().await.unwrap();
+    assert!(response.is_reused() && response.bytes().await.unwrap() == "ok");
+    assert_eq!(old.connections(), 2);
+    // A body that was begun to be sent and can't be had again is not sent empty.
+    let old =
+        Rogue::tcp(vec![refused.clone().expect_close(), Script::new().expect_until("\r\n\r\n").send(answer)]).await;
+    let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("once")]));
+    let error = prefer().post(format!("http://{}/", old.addr())).body(body).send().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.delivery(), old.connections()),
+        (Kind::Unsupported, Delivery::Refused, 1),
+        "{error}"
+    );
+    // Who asks for HTTP/2 alone is told.
+    let old = Rogue::tcp(refused.expect_close()).await;
+    let error = self::client().get(format!("http://{}/", old.addr())).send().await.unwrap_err();
+    assert_eq!((error.kind(), old.connections()), (Kind::Unsupported, 1));
+    // What an HTTP/2 server says is no reason to ask for another version.
+    let (url, connections) = server(|_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+    })
+    .await;
+    let error = prefer().get(&url).send().await.unwrap_err();
+    assert_eq!((error.code(), connections.load(Ordering::SeqCst)), (Some(2), 1), "{error}");
+}
+
+#[tokio::test]
+async fn a_keepalive_that_is_said_for_a_request_holds_for_the_connection_that_is_made_for_it() {
+    let long = Duration::from_secs(10);
+    let (url, _, pinged) = bytes_server(true).await;
+    let plain = client();
+    let response = plain.get(&url).h2_keepalive(SHORT, long).send().await.unwrap();
+    assert_eq!(response.bytes().await.unwrap(), "ok");
+    until(&pinged, 2).await;
+    // One without, beside one with: while the one is asked three times, the other never is.
+    let (quiet, _, never) = bytes_server(true).await;
+    let keeping = || Client::builder().version(Version::Http2Only).h2_keepalive(SHORT, long);
+    let (keeping, disabled) = (keeping().build().unwrap(), keeping().disable_h2_keepalive().build().unwrap());
+    let response = keeping.get(&quiet).disable_h2_keepalive().send().await.unwrap();
+    assert_eq!(response.bytes().await.unwrap(), "ok");
+    assert!(!get(&disabled, &quiet).await);
+    let before = pinged.load(Ordering::SeqCst);
+    until(&pinged, before + 3).await;
+    assert_eq!(never.load(Ordering::SeqCst), 0);
+    assert!(get(&plain, &url).await && get(&keeping, &quiet).await && get(&disabled, &quiet).await);
 }

@@ -316,3 +316,43 @@ async fn who_is_not_the_one_for_an_origin_cannot_name_another_either() {
     client.get(web.url("/missing")).send().await.unwrap();
     assert_eq!(client.get(web.url("/missing")).send().await.unwrap().version(), Spoken::HTTP_3);
 }
+
+#[tokio::test]
+async fn a_body_that_was_begun_to_be_sent_is_never_sent_empty_by_another_version() {
+    let certs = Certs::new();
+    let (quic, _) = serve(ServerTls::new(&certs), ANY, |_, _, mut server| async move {
+        while let Some(mut stream) = next(&mut server).await {
+            // Something of it has come, and nothing was done with it.
+            let _ = stream.recv_data().await;
+            stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
+            stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
+        }
+    });
+    let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = bodies.clone();
+    let web = Web::tls(
+        &certs,
+        &["h2"],
+        Arc::new(move |request| {
+            let heard = heard.clone();
+            Box::pin(async move {
+                let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap().to_bytes();
+                heard.lock().unwrap().push(body.len());
+                reply(200, "ok")
+            })
+        }),
+    )
+    .await;
+    let memory = AltSvcCache::new();
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).build().unwrap();
+    let post = |body: Body| {
+        memory.record_text(&web.url("/").parse().unwrap(), &format!("h3=\":{}\"", quic.port()));
+        client.post(web.url("/")).body(body).send()
+    };
+    let pieces = futures_util::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 50_000])));
+    let error = post(Body::from_stream(pieces)).await.unwrap_err();
+    assert_eq!((error.delivery(), bodies.lock().unwrap().len()), (Delivery::Refused, 0), "{error}");
+    // One that can be had again is sent whole.
+    assert_eq!(post(Body::from(vec![b'x'; 1_000_000])).await.unwrap().version(), Spoken::HTTP_2);
+    assert_eq!(*bodies.lock().unwrap(), [1_000_000]);
+}

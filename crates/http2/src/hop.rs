@@ -36,8 +36,8 @@ use portolan_core::kit::{
     refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec,
-    Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
+    BoxError, BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes,
+    HopSpec, Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 
 use crate::body::RecvBody;
@@ -189,6 +189,12 @@ fn uri(text: String) -> Result<Uri> {
     Uri::try_from(text).map_err(|error| Error::usage("a target that no URI can hold").with_source(error))
 }
 
+/// Who answers in another version is no such proxy; datagrams that it carries none of are another matter.
+fn of_the_proxy(error: Error) -> Error {
+    let other = error.kind() == Kind::Unsupported && error.delivery() == Delivery::Refused;
+    if other { Error::new(Kind::Hop, error.message().to_owned()).with_source(error) } else { error }
+}
+
 /// One connection to the proxy.
 #[derive(Debug, Clone)]
 struct Shared {
@@ -265,7 +271,7 @@ impl Layer {
                 request.headers_mut().insert(header::PROXY_AUTHORIZATION, sensitive(proof)?);
             }
             let (writer, reader) = pipe();
-            let response = shared.client.send(request.map(|()| Out(reader))).await?;
+            let response = shared.client.send(request.map(|()| Out(reader))).await.map_err(of_the_proxy)?;
             let (head, body) = response.into_parts();
             if head.status.is_success() {
                 login.passed(texts(&head.headers, "proxy-authentication-info"));

@@ -706,12 +706,15 @@ async fn the_first_frame_must_be_settings() {
 
 #[tokio::test]
 async fn an_answer_in_http_1_is_named_as_such() {
-    let (_client, driver, mut peer) = pair(Options::new());
+    let (client, driver, mut peer) = pair(Options::new());
+    let call = tokio::spawn(async move { client.send(get("/")).await });
     peer.preface().await;
     peer.flood(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
-    let error = driver.await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), Kind::Protocol);
-    assert!(error.to_string().contains("the peer answers in HTTP/1"), "{error}");
+    // It can't have done anything of what was asked for.
+    for error in [driver.await.unwrap().unwrap_err(), call.await.unwrap().unwrap_err()] {
+        assert_eq!((error.kind(), error.delivery()), (Kind::Unsupported, Delivery::Refused));
+        assert!(error.to_string().contains("the peer answers in HTTP/1"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,10 @@ impl Engine {
     fn next_frame(&mut self, input: &mut BytesMut, now: Instant) -> Result<bool, Violation> {
         let Some(head) = Head::parse(input) else { return Ok(false) };
         if !self.settings_seen && input.starts_with(b"HTTP/1.") {
-            return Err(Violation::protocol("the peer answers in HTTP/1"));
+            // The preface was made so that such a peer takes nothing of what follows for a request (RFC 9113 3.4).
+            let failure = Failure::new(Kind::Unsupported, "the peer answers in HTTP/1");
+            self.fail(failure.with_delivery(Delivery::Refused));
+            return Ok(false);
         }
         // On the nine bytes alone, before room for the rest is made (RFC 9113 4.2).
         if head.len > self.config.max_frame_size as usize {
