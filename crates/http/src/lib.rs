@@ -80,7 +80,7 @@ pub use incoming::Incoming;
 pub use middleware::{Middleware, Next};
 pub use redirect::{Hop as RedirectHop, Redirect};
 pub use request::{Request, RequestBuilder};
-pub use response::{Failed, Response, Timings};
+pub use response::{Failed, Response, Timings, retry_after};
 pub use sign::Sign;
 pub use upgrade::Upgraded;
 pub use uri::IntoUri;

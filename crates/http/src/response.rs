@@ -348,8 +348,8 @@ fn refused(status: StatusCode, headers: &HeaderMap, uri: &Uri) -> Option<Error> 
     })
 }
 
-/// RFC 9110 10.2.3: seconds, or a date.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// How long `Retry-After` asks to wait (RFC 9110 10.2.3): seconds, or until a date, which may be past.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use http::{Method, Response};
+use http::Response;
 use portolan_core::{Error, Limit, Result, Timeouts};
 use portolan_http::{Client, Incoming, IntoUri, Request};
 
@@ -18,9 +18,9 @@ pub struct ByClient {
 }
 
 impl EventSource<ByClient> {
-    /// Follows the events at a URL.
+    /// Follows the events at a URL. A user and password in it become Basic authentication.
     pub fn get(client: &Client, uri: impl IntoUri, options: Options) -> Result<Self> {
-        Self::open_with(client, Request::new(Method::GET, uri.into_uri()?), options)
+        Self::open_with(client, client.get(uri).build()?, options)
     }
 
     /// Follows the events that answer a request of any kind, a POST with a body among them: a request whose body can be sent

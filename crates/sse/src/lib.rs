@@ -4,7 +4,7 @@
 //! - **What works**: the whole of the stream format, split anywhere (BOM, CR, LF and CRLF, comments, fields without a colon, ids
 //!   with NUL ignored, `retry` of digits alone), events and lines within limits; reconnection with `Last-Event-ID`, a
 //!   sticky `retry`, backoff with jitter and a floor, `Retry-After`, an end at 204, the checks of status and content type,
-//!   an idle timeout; any HTTP version and any method, by the HTTP client or any [`Fetch`].
+//!   what a refusal says ([`Rejected`]), an idle timeout; any HTTP version and any method, by the HTTP client or any [`Fetch`].
 //! - **What is not done**: redirects (the HTTP client follows them), other encodings than UTF-8 (the format has none).
 //! - **Tested against**: a table of the rules in the manner of the web platform tests, scripted fetches under paused time, the
 //!   h2 crate's server over HTTP/2; sse-starlette over HTTP/1.1, 2 and 3, better-sse (docs/INTEROP.md).
@@ -27,12 +27,14 @@ mod client;
 mod event;
 mod fetch;
 mod parser;
+mod refusal;
 mod source;
 
 pub use client::ByClient;
 pub use event::Event;
 pub use fetch::{Fetch, headers};
 pub use parser::{Decoder, Limits};
+pub use refusal::Rejected;
 pub use source::{EventSource, Options, State};
 
 /// The protocol's name in errors.

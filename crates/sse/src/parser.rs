@@ -15,11 +15,16 @@ use crate::event::Event;
 /// What a stream may begin with, once.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// The most that an event holds, unless the caller says otherwise: more than any feed sends, and no danger to a client.
+const EVENT: usize = 8 << 20;
+/// The longest name of a field, and what comes between it and its value: all of an event may be in one line.
+const FIELD: usize = "event: ".len();
+
 /// What a server may ask us to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest line in bytes. Default 1 MiB.
+    /// The longest line in bytes. Default 8 MiB, and the name of its field.
     pub line: usize,
     /// The most data, name and id of one event in bytes. Default 8 MiB.
     pub event: usize,
@@ -34,7 +39,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { line: 1 << 20, event: 8 << 20 }
+        Self { line: EVENT + FIELD, event: EVENT }
     }
 }
 
@@ -346,6 +351,16 @@ mod tests {
             out.name == frame.name && out.data == frame.data && (out.id.is_empty() || out.id == frame.id)
         });
         assert!(Decoder::default().encode(&Event::new("").with_id("a\nb"), &mut BytesMut::new()).is_err());
+    }
+
+    #[test]
+    fn a_megabyte_in_one_line_is_an_event_by_default() {
+        for len in [1 << 20, (8 << 20) - 1] {
+            let mut src = BytesMut::from(format!("data: {}\n\n", "x".repeat(len)).as_str());
+            assert_eq!(Decoder::default().decode(&mut src).unwrap().unwrap().data.len(), len);
+        }
+        let mut src = BytesMut::from(format!("data: {}\n\n", "x".repeat(8 << 20)).as_str());
+        assert_eq!(Decoder::default().decode(&mut src), Err(DecodeError::too_long("event", 8 << 20)));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_core::Stream;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use http_body::Body;
 use portolan_core::clock::{self, Instant};
-use portolan_core::{Delivery, Error, Kind, Phase, Result};
+use portolan_core::{Error, Kind, Phase, Result};
 use portolan_wire::{Alarm, Codec};
 
 use crate::PROTOCOL;
@@ -20,6 +20,7 @@ use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::fetch::{Fetch, is_event_stream};
 use crate::parser::{Decoder, Limits};
+use crate::refusal::Refusal;
 
 /// A connection that lasted so long was a good one, whether or not there was anything to tell: proxies end those that are quiet.
 const STEADY: Duration = Duration::from_secs(10);
@@ -139,6 +140,8 @@ enum Stage<B> {
     Idle,
     Connecting(Fetching<B>),
     Open(Box<Open<B>>),
+    /// The answer was no stream of events, and its body is coming.
+    Refused(Box<Refusal<B>>),
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
     Closed,
 }
@@ -154,7 +157,7 @@ struct Open<B> {
 /// Events as a stream that comes back when its connection is lost, where it left off.
 ///
 /// It ends (`None`) when the server answers 204, or its stream ends and reconnecting is off. An error is the end too: a status
-/// or content type that is none of an event stream, an event beyond the limits, too many failures in a row. Connections lost
+/// or content type that is none of an event stream (with a [`Rejected`](crate::Rejected)), an event beyond the limits, too many failures in a row. Connections lost
 /// in between are no errors: [`last_error`](Self::last_error) tells of them. Dropping it closes the connection.
 pub struct EventSource<F: Fetch> {
     fetch: F,
@@ -191,7 +194,7 @@ impl<F: Fetch> EventSource<F> {
     /// Where it stands.
     pub fn state(&self) -> State {
         match self.stage {
-            Stage::Idle | Stage::Connecting(_) => State::Connecting,
+            Stage::Idle | Stage::Connecting(_) | Stage::Refused(_) => State::Connecting,
             Stage::Open(_) => State::Open,
             Stage::Waiting(_) => State::Waiting,
             Stage::Closed => State::Closed,
@@ -216,11 +219,7 @@ impl<F: Fetch> EventSource<F> {
                     self.stage = Stage::Idle;
                 }
                 Stage::Connecting(fetching) => match ready!(fetching.as_mut().poll(cx)) {
-                    Ok(response) => match self.opened(response) {
-                        Some(Ok(())) => {}
-                        Some(Err(error)) => return self.end(error),
-                        None => return Poll::Ready(None),
-                    },
+                    Ok(response) => self.opened(response),
                     Err(error) if is_futile(&error) => return self.end(error),
                     Err(error) => {
                         if let Some(end) = self.lost(error, None) {
@@ -228,6 +227,17 @@ impl<F: Fetch> EventSource<F> {
                         }
                     }
                 },
+                Stage::Refused(refusal) => {
+                    let passing = refusal.is_passing();
+                    let error = ready!(refusal.poll(cx));
+                    if !passing || !self.options.retry_statuses {
+                        return self.end(error);
+                    }
+                    let after = error.retry_after();
+                    if let Some(end) = self.lost(error, after) {
+                        return Poll::Ready(end);
+                    }
+                }
                 Stage::Open(open) => {
                     let polled = ready!(open.poll_event(cx, self.options.idle));
                     self.last_id = Arc::clone(open.decoder.last_event_id());
@@ -257,34 +267,21 @@ impl<F: Fetch> EventSource<F> {
         Poll::Ready(Some(Err(error)))
     }
 
-    /// The head of the response is here: `None` is the server's wish that the client stays away (204).
-    fn opened(&mut self, response: Response<F::Body>) -> Option<Result<()>> {
+    /// The head of the response is here. 204 is the server's wish that the client stays away.
+    fn opened(&mut self, response: Response<F::Body>) {
         let (parts, body) = response.into_parts();
         if parts.status == StatusCode::NO_CONTENT {
             self.stage = Stage::Closed;
-            return None;
+            return;
         }
-        if parts.status != StatusCode::OK {
-            let after = retry_after(&parts.headers);
-            let error = refused(parts.status, after);
-            if self.options.retry_statuses && matches!(parts.status.as_u16(), 429 | 500 | 502 | 503 | 504) {
-                return match self.lost(error, after) {
-                    Some(Some(Err(error))) => Some(Err(error)),
-                    Some(_) => None,
-                    None => Some(Ok(())),
-                };
-            }
-            return Some(Err(error));
-        }
-        if !is_event_stream(&parts.headers) {
-            let error = Error::protocol(PROTOCOL, "the content type is not text/event-stream");
-            return Some(Err(error.with_delivery(Delivery::Answered).with_phase(Phase::FirstByte)));
+        if parts.status != StatusCode::OK || !is_event_stream(&parts.headers) {
+            self.stage = Stage::Refused(Box::new(Refusal::new(parts, body)));
+            return;
         }
         let decoder = Decoder::new(self.options.limits, Arc::clone(&self.last_id));
         let mut alarm = Alarm::default();
         alarm.after(self.options.idle);
         self.stage = Stage::Open(Box::new(Open { body, decoder, buf: BytesMut::new(), alarm, since: clock::now() }));
-        Some(Ok(()))
     }
 
     /// Waits before the next attempt, or ends: `Some` is what the caller gets.
@@ -355,24 +352,6 @@ where
 /// Whether another attempt would fail the same way.
 fn is_futile(error: &Error) -> bool {
     matches!(error.kind(), Kind::Usage | Kind::Unsupported | Kind::Blocked | Kind::Auth)
-}
-
-fn refused(status: StatusCode, after: Option<Duration>) -> Error {
-    let error = Error::new(Kind::Server, "the server opened no stream of events");
-    let error = error.with_protocol(PROTOCOL).with_code(i64::from(status.as_u16())).with_phase(Phase::FirstByte);
-    match after {
-        Some(after) => error.with_retry_after(after),
-        None => error,
-    }
-}
-
-/// Seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(clock::wall()).ok()
 }
 
 impl<F: Fetch + Unpin> Stream for EventSource<F> {

@@ -130,6 +130,48 @@ async fn events_flow_over_http3_too() {
 }
 
 #[tokio::test]
+async fn a_user_in_the_url_is_said_each_time_and_a_post_is_sent_again_with_its_body() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for turn in 0..4 {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tcp.read_u8().await.unwrap());
+            }
+            if head.starts_with(b"POST") {
+                let mut body = [0; 12];
+                tcp.read_exact(&mut body).await.unwrap();
+                head.extend(body);
+            }
+            asked.push(String::from_utf8(head).unwrap().to_lowercase());
+            let said = if turn % 2 == 0 { "200 OK" } else { "204 No Content" };
+            let head = format!("HTTP/1.1 {said}\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
+            tcp.write_all(format!("{head}id: 7\ndata: x\n\n").as_bytes()).await.unwrap();
+        }
+        asked
+    });
+    let options = || Options::new().retry(Duration::from_millis(1)).min_wait(Duration::from_millis(1));
+    let client = Client::new();
+    let mut source = EventSource::get(&client, format!("http://ann:sesame@{addr}/"), options()).unwrap();
+    assert!(source.recv().await.unwrap().is_some() && source.recv().await.unwrap().is_none());
+    let question = client.post(format!("http://{addr}/")).body("the question").build().unwrap();
+    let mut source = EventSource::open_with(&client, question, options()).unwrap();
+    assert!(source.recv().await.unwrap().is_some() && source.recv().await.unwrap().is_none());
+    let asked = server.await.unwrap();
+    for asked in &asked[..2] {
+        assert!(asked.contains("authorization: basic yw5uonnlc2ftzq==") && !asked.contains("ann:"), "{asked}");
+    }
+    for asked in &asked[2..] {
+        assert!(asked.starts_with("post ") && asked.ends_with("the question"), "{asked}");
+    }
+    assert!(!asked[2].contains("last-event-id") && asked[3].contains("last-event-id: 7"));
+}
+
+#[tokio::test]
 async fn a_body_that_can_be_sent_once_is_refused() {
     let client = Client::new();
     let body = portolan_http::Body::from_reader(&b"once"[..]);

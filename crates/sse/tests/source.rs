@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use portolan_core::{BoxError, Error, Kind, Phase, clock};
-use portolan_sse::{EventSource, Fetch, Limits, Options, State, headers};
+use portolan_sse::{EventSource, Fetch, Limits, Options, Rejected, State, headers};
 
 type Chunk = Result<Frame<Bytes>, BoxError>;
 type Body = StreamBody<std::pin::Pin<Box<dyn futures_util::Stream<Item = Chunk> + Send>>>;
@@ -26,6 +26,8 @@ enum Answer {
     /// The same, and then silence.
     Silent(&'static [&'static str]),
     Status(u16, &'static str),
+    /// A refusal, and what it says.
+    Refusal(u16, &'static [&'static str]),
     Type(&'static str),
     Fails(Kind),
 }
@@ -78,6 +80,7 @@ fn respond(answer: Answer) -> Result<Response<Body>, Error> {
             Answer::Silent(chunks) => {
                 (200, "text/event-stream", "", Box::pin(body(chunks).chain(futures_util::stream::pending())))
             }
+            Answer::Refusal(status, chunks) => (status, "application/json", "", Box::pin(body(chunks))),
             Answer::Status(status, after) => (status, "text/html", after, Box::pin(body(&[]))),
             Answer::Type(kind) => (200, kind, "", Box::pin(body(&["data:x\n\n"]))),
         };
@@ -191,6 +194,38 @@ async fn statuses_types_and_futile_errors_are_the_end() {
     }
     let mut source = EventSource::new(Script::new([Answer::Type("Text/Event-Stream; charset=utf-8")]), Options::new());
     assert_eq!(data(&mut source).await, "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_carries_status_headers_and_a_bounded_body() {
+    let why: &[&str] = &["{\"error\":", "\"model not found\"}"];
+    let long: &[&str] = &["0123456789abcdef"; 2000];
+    for (answer, status, body) in [
+        (Answer::Refusal(400, why), 400, why.concat()),
+        (Answer::Refusal(429, why), 429, why.concat()),
+        (Answer::Refusal(500, long), 500, long.concat()[..16 << 10].to_owned()),
+        (Answer::Type("text/html"), 200, "data:x\n\n".to_owned()),
+    ] {
+        let mut source = EventSource::new(Script::new([answer]), Options::new());
+        let error = source.recv().await.unwrap_err();
+        let rejected = error.server::<Rejected>().unwrap();
+        assert_eq!((rejected.status.as_u16(), &rejected.body[..]), (status, body.as_bytes()));
+        assert!(rejected.headers.contains_key("content-type"));
+        assert_eq!(source.recv().await.unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_body_never_ends_is_given_all_the_same() {
+    let fetch = |_| async {
+        let body = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"wait")))]);
+        let body = StreamBody::new(Box::pin(body.chain(futures_util::stream::pending())));
+        Ok(Response::builder().status(403).body(body).unwrap())
+    };
+    let started = clock::now();
+    let error = EventSource::new(fetch, Options::new()).recv().await.unwrap_err();
+    assert_eq!((error.code(), &error.server::<Rejected>().unwrap().body[..]), (Some(403), &b"wait"[..]));
+    assert_eq!(clock::now() - started, Duration::from_secs(5));
 }
 
 #[tokio::test(start_paused = true)]

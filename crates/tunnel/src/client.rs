@@ -262,13 +262,12 @@ fn refused(error: Error) -> Error {
     let Some(rejected) = error.server::<Rejected>() else { return error };
     let status = rejected.status;
     let kind = if matches!(status.as_u16(), 401 | 403 | 407) { Kind::Auth } else { Kind::Hop };
-    let retry = rejected.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let said = Error::new(kind, format!("the gateway answered {status}"))
         .with_phase(Phase::Hop)
         .with_code(i64::from(status.as_u16()))
         .with_protocol(PROTOCOL);
-    match retry {
-        Some(seconds) => said.with_retry_after(Duration::from_secs(seconds)),
+    match error.retry_after() {
+        Some(after) => said.with_retry_after(after),
         None => said,
     }
 }

@@ -1,7 +1,5 @@
 //! What the answer makes of the request.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Response, StatusCode};
@@ -44,10 +42,10 @@ impl Rejected {
             426 => "the server wants another version of the protocol",
             _ => "the server opened no WebSocket",
         };
-        let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let after = portolan_http::retry_after(&headers);
         let mut error = Error::from_server(PROTOCOL, message, Self { status, headers, body });
-        if let Some(seconds) = after {
-            error = error.with_retry_after(Duration::from_secs(seconds));
+        if let Some(after) = after {
+            error = error.with_retry_after(after);
         }
         error.with_code(i64::from(status.as_u16())).with_phase(Phase::Handshake).with_delivery(Delivery::Answered)
     }
