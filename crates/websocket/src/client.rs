@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Response, StatusCode};
-use portolan_core::{Delivery, Kind, Limit, Result, Timeouts};
+use http::{Method, Response, StatusCode};
+use portolan_core::{BoxFuture, Delivery, Kind, Limit, Result, Timeouts};
 use portolan_http::{Body, Client, Incoming, Upgraded, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -36,18 +36,35 @@ impl WebSocket<Carried> {
     /// The client's cookies, default fields and middleware hold; its bounds of silence and of the whole call don't, since a
     /// WebSocket may be silent for long: see [`Options::keepalive`]. Dropping the future leaves nothing behind.
     pub async fn open_with(client: &Client, request: &Request, options: Options) -> Result<Self> {
+        let endpoint = request.url().endpoint(request.default_port())?;
+        // Its type ends here: a caller's own futures are nested deep enough.
+        let opening: BoxFuture<'_, Result<Self>> = Box::pin(Self::by_client(client, request, options));
+        opening.await.map_err(|error| if error.endpoint().is_none() { error.with_endpoint(endpoint) } else { error })
+    }
+
+    async fn by_client(client: &Client, request: &Request, options: Options) -> Result<Self> {
         let cleartext = !request.is_secure() && !matches!(client.version(), Version::Http2Only | Version::PreferHttp2);
         if client.version() == Version::Http1Only || cleartext {
-            return Box::pin(upgrade(client, request, options)).await;
+            return Self::upgraded(client, request, options).await;
         }
-        let extended = Box::pin(WebSocket::connect_over(request, options.clone(), |request| connect(client, request)));
-        match extended.await {
+        let once = |request: Request| {
+            let options = options.clone();
+            // Boxed: a request on its way is large, and every caller's future would carry it.
+            Box::pin(
+                async move { WebSocket::connect_over(&request, options, |request| connect(client, request)).await },
+            )
+        };
+        match request.twice(Method::CONNECT, once).await {
             Ok(socket) => Ok(socket.map_io(|io| Carried(Inner::Stream(Box::new(io))))),
             Err(error) if error.kind() == Kind::Unsupported && error.delivery() == Delivery::NotSent => {
-                Box::pin(upgrade(client, request, options)).await
+                Self::upgraded(client, request, options).await
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn upgraded(client: &Client, request: &Request, options: Options) -> Result<Self> {
+        request.twice(Method::GET, |request| Box::pin(upgrade(client, request, options.clone()))).await
     }
 }
 
@@ -63,7 +80,7 @@ async fn connect(client: &Client, request: http::Request<PipeBody>) -> Result<Re
     Ok(client.execute(request).await?.into_http())
 }
 
-async fn upgrade(client: &Client, request: &Request, options: Options) -> Result<WebSocket<Carried>> {
+async fn upgrade(client: &Client, request: Request, options: Options) -> Result<WebSocket<Carried>> {
     let mut head = request.upgrade(&options)?;
     // The client wants to know whom to ask; the target on the wire is the path all the same.
     *head.uri_mut() = request.extended(&options)?.uri().clone();

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use portolan_core::observe::{Probe, Semantics};
 use portolan_core::{Connector, Error, Phase, Result, Stream, clock};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -29,22 +29,24 @@ impl WebSocket<Stream> {
         Self::open(net, &Request::new(url)?, options).await
     }
 
-    /// Connects with headers, subprotocols and credentials of the caller's.
+    /// Connects with headers, subprotocols and credentials of the caller's. A server that asks for Digest is answered on a second
+    /// connection.
     pub async fn open(net: &Connector, request: &Request, options: Options) -> Result<Self> {
         let endpoint = request.url().endpoint(request.default_port())?;
-        let work = async {
+        let (endpoint, options) = (&endpoint, &options);
+        let once = |request: Request| async move {
             let stream = if request.is_secure() {
-                net.connect_tls(&endpoint, &[b"http/1.1"]).await?
+                net.connect_tls(endpoint, &[b"http/1.1"]).await?
             } else {
-                net.connect(&endpoint).await?
+                net.connect(endpoint).await?
             };
             let probe = Probe::on(PROTOCOL, Semantics::Plain, &stream);
             let limit = net.timeouts().handshake_limit();
-            let work = clock::within(limit, Phase::Handshake, Self::handshake(stream, request, options));
+            let work = clock::within(limit, Phase::Handshake, Self::handshake(stream, &request, options.clone()));
             probe.phase(Phase::Handshake, work).await.map_err(|error| error.with_endpoint(endpoint.clone()))
         };
-        let probe = Probe::new(PROTOCOL, Semantics::Plain, &endpoint, net);
-        probe.operation("open").run(work).await
+        let probe = Probe::new(PROTOCOL, Semantics::Plain, endpoint, net);
+        probe.operation("open").run(request.twice(Method::GET, once)).await
     }
 }
 

@@ -3,13 +3,13 @@
 //! - **Port and TLS**: 80 for `ws`, 443 for `wss`, with TLS from the first byte; through every hop that the connector has, over
 //!   any stream ([`WebSocket::handshake`]), and as one stream of an HTTP/2 connection that others share
 //!   ([`WebSocket::connect_h2`]).
-//! - **What works**: the opening handshake with subprotocols, origin, cookies, credentials and headers of one's own; messages
+//! - **What works**: the opening handshake with subprotocols, origin, cookies, credentials (Basic, Bearer, Digest) and headers of one's own; messages
 //!   whole, in pieces as they arrive, and in fragments as they are made; text checked as it arrives; permessage-deflate
 //!   with context takeover and window bits; the closing handshake in every order, with a deadline; pings answered,
 //!   keepalive; halves for two tasks; backpressure counted in bytes; a byte stream for MQTT and its like ([`ByteStream`]);
 //!   connections that come back ([`Reconnecting`]). As much of the server's half as gateways and tests need
 //!   ([`handshake::accept`], [`Role::Server`]).
-//! - **What is not done**: redirects and challenges are given to the caller ([`Rejected`]); other extensions than
+//! - **What is not done**: redirects are given to the caller ([`Rejected`]), unless the HTTP client opens the connection; other extensions than
 //!   permessage-deflate; a compressing window of 8 bits (messages then go as they are); a final deflate block within a
 //!   conversation with takeover forgets what came before it. HTTP/3 plugs in by [`WebSocket::connect_over`].
 //! - **Tested against**: the Autobahn suite's own fuzzing server (517 cases, groups 1 to 13: 514 strictly right, 3 without a right

@@ -167,6 +167,85 @@ async fn a_refusal_carries_status_headers_and_a_bounded_body() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_when_to_come_back_in_seconds_or_by_a_date() {
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(3600));
+    for (after, least) in [("7".to_owned(), 7), (date, 3590)] {
+        let answer = format!("HTTP/1.1 503 Service Unavailable\r\nRetry-After: {after}\r\nContent-Length: 0\r\n\r\n");
+        let error = against(plain(), Options::new(), move |_| answer).await.unwrap_err();
+        let wait = error.retry_after().unwrap().as_secs();
+        assert!((least..=least + 10).contains(&wait), "{after}: {wait}");
+    }
+}
+
+/// Asks for Digest, and opens the WebSocket for who proves the password; what was asked is given back.
+async fn challenging(connections: usize) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://127.0.0.1:{}/chat?room=1", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for _ in 0..connections {
+            let (mut io, _) = listener.accept().await.unwrap();
+            let head = head(&mut io).await;
+            let challenge = "Digest realm=\"chat\", nonce=\"abc\", qop=\"auth\", algorithm=SHA-256";
+            let answer = match field(&head, "authorization") {
+                None => format!(
+                    "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                ),
+                Some(proof) if proof.contains(&format!("response=\"{}\"", proof_of(proof))) => good(&head) + "\r\n",
+                Some(_) => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+            };
+            io.write_all(answer.as_bytes()).await.unwrap();
+            asked.push(head);
+        }
+        asked
+    });
+    (url, server)
+}
+
+/// The right response (RFC 7616 3.4.1), by hand: the password is `sesame`.
+fn proof_of(said: &str) -> String {
+    let of = |name: &str| said.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let hash = |text: String| sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let secret = hash("ann:chat:sesame".to_owned());
+    hash(format!("{secret}:abc:00000001:{}:auth:{}", of("cnonce"), hash(format!("GET:{}", of("uri")))))
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_digest_is_answered_with_the_proof() {
+    use portolan_http::Client;
+    async fn opens(by_client: bool, request: Request) -> Result<(), Error> {
+        // In a task of its own: the future can be sent to another thread.
+        let opening = tokio::spawn(async move {
+            if by_client {
+                WebSocket::open_with(&Client::new(), &request, Options::new()).await.map(drop)
+            } else {
+                WebSocket::open(&Connector::default(), &request, Options::new()).await.map(drop)
+            }
+        });
+        opening.await.unwrap()
+    }
+    for by_client in [false, true] {
+        for (password, status) in [("sesame", None), ("wrong", Some(401))] {
+            let (url, server) = challenging(2).await;
+            let request = Request::new(&url).unwrap().digest_auth(Credentials::new("ann", password));
+            assert!(!format!("{request:?}").contains(password));
+            let opened = opens(by_client, request).await;
+            assert!(opened.as_ref().err().is_none_or(|error| error.endpoint().is_some()), "{opened:?}");
+            assert_eq!(opened.err().and_then(|error| error.code()), status, "{by_client} {password}");
+            let asked = server.await.unwrap();
+            assert!(field(&asked[0], "authorization").is_none());
+            let proof = field(&asked[1], "authorization").unwrap();
+            assert!(proof.contains("uri=\"/chat?room=1\"") && proof.contains("username=\"ann\""), "{proof}");
+            assert_ne!(field(&asked[0], "sec-websocket-key"), field(&asked[1], "sec-websocket-key"));
+        }
+        // Who has no password for it is told once.
+        let (url, server) = challenging(1).await;
+        assert_eq!(opens(by_client, Request::new(&url).unwrap()).await.unwrap_err().code(), Some(401));
+        server.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn requests_that_contradict_the_handshake_are_the_callers_mistake() {
     for url in ["ftp://example.test", "ws://", "ws://example.test/#top", "example.test"] {
         assert_eq!(Request::new(url).unwrap_err().kind(), Kind::Usage, "{url}");

@@ -1,6 +1,7 @@
 //! The opening handshake, without I/O: what is asked, and what makes of the answer.
 
 pub(crate) mod head;
+mod proof;
 mod request;
 mod server;
 mod verify;

@@ -42,7 +42,9 @@ const OWN: [HeaderName; 10] = [
 pub struct Request {
     url: Url,
     pub(super) subprotocols: Vec<String>,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
+    /// For a server that asks for them.
+    pub(super) digest: Option<Credentials>,
     key: Key,
 }
 
@@ -79,7 +81,7 @@ impl Request {
         }
         url.endpoint(80)?;
         let credentials = url.credentials();
-        let request = Self { url, subprotocols: Vec::new(), headers: HeaderMap::new(), key: Key::new()? };
+        let request = Self { url, subprotocols: Vec::new(), headers: HeaderMap::new(), digest: None, key: Key::new()? };
         match credentials {
             Some(credentials) => request.basic_auth(&credentials),
             None => Ok(request),
@@ -98,7 +100,7 @@ impl Request {
         for (name, value) in &fresh.headers {
             headers.insert(name, value.clone());
         }
-        Ok(Self { subprotocols: self.subprotocols.clone(), headers, ..fresh })
+        Ok(Self { subprotocols: self.subprotocols.clone(), headers, digest: self.digest.clone(), ..fresh })
     }
 
     /// A header more: a cookie, an authorization. Those that the handshake itself writes are refused.
@@ -165,7 +167,7 @@ impl Request {
         &self.key.0
     }
 
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         let path = if self.url.path().is_empty() { "/" } else { self.url.path() };
         match self.url.query() {
             Some(query) => format!("{path}?{query}"),
