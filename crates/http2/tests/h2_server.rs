@@ -100,19 +100,26 @@ async fn uploads_and_downloads_share_the_connection_fairly() {
 
 #[tokio::test]
 async fn responses_that_nobody_reads_do_not_stop_their_neighbours() {
-    let client = client(h2::server::Builder::new(), Options::new());
+    beside_unread(20, 100_000, Options::new()).await;
+    // They hold three quarters of the window, and the echo is longer than what they leave of it.
+    beside_unread(3, 2_000_000, Options::new().connection_window(1 << 20)).await;
+}
+
+/// An echo of so many bytes on a connection with responses that are read after it.
+async fn beside_unread(count: usize, len: usize, options: Options) {
+    let client = client(h2::server::Builder::new(), options);
     let get = |path: &str| Request::get(format!("http://example.test{path}")).body(Empty::<Bytes>::new()).unwrap();
     let mut unread = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..count {
         unread.push(client.send(get("/long")).await.unwrap());
     }
     // Until each holds as much as it may.
     for _ in 0..10_000 {
         tokio::task::yield_now().await;
     }
-    let body = Request::post("http://example.test/echo").body(Full::new(pattern(100_000))).unwrap();
+    let body = Request::post("http://example.test/echo").body(Full::new(pattern(len))).unwrap();
     let other = async { Ok(client.send(body).await.unwrap().into_body().collect().await.unwrap().to_bytes()) };
-    assert_eq!(clock::within(Some(Duration::from_secs(20)), Phase::Total, other).await.unwrap(), pattern(100_000));
+    assert_eq!(clock::within(Some(Duration::from_secs(20)), Phase::Total, other).await.unwrap(), pattern(len));
     for response in unread {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), pattern(LONG));
     }

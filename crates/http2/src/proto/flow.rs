@@ -29,6 +29,9 @@ impl SendWindow {
     }
 }
 
+/// The least that is worth a frame, a frame's usual length: the peer would send no more at once.
+const WORTH: i64 = 16 << 10;
+
 /// What the peer may send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecvWindow {
@@ -59,9 +62,29 @@ impl RecvWindow {
     #[must_use]
     #[inline]
     pub(crate) fn release(&mut self, bytes: usize) -> Option<u32> {
+        self.read(bytes);
+        self.grant(self.target >> 1)
+    }
+
+    /// The same for the window that all streams share. What is held there may stay: half of what that leaves is enough, or those who
+    /// read would wait for ever for those who don't.
+    #[must_use]
+    #[inline]
+    pub(crate) fn release_shared(&mut self, bytes: usize) -> Option<u32> {
+        self.read(bytes);
+        let usable = self.target.saturating_sub(self.held);
+        self.grant((usable >> 1).max(WORTH.min(self.target >> 1)))
+    }
+
+    #[inline]
+    fn read(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX)).max(0);
+    }
+
+    #[inline]
+    fn grant(&mut self, least: i64) -> Option<u32> {
         let grant = self.target.saturating_sub(self.available).saturating_sub(self.held);
-        if grant < self.target >> 1 {
+        if grant < least {
             return None;
         }
         self.available = self.available.saturating_add(grant);
@@ -151,6 +174,21 @@ mod tests {
         assert_eq!(window.release(20), Some(60));
         assert!(window.receive(100));
         assert!(!window.receive(1), "one byte beyond the grant");
+    }
+
+    #[test]
+    fn a_shared_window_is_given_back_though_most_of_it_is_held() {
+        let mut window = RecvWindow::new(1 << 20);
+        assert!(window.receive(768 << 10), "which nobody reads");
+        for _ in 0..100 {
+            assert!(window.receive(128 << 10));
+            assert_eq!(window.release_shared((128 << 10) - 2), None);
+            assert_eq!(window.release_shared(2), Some(128 << 10));
+        }
+        // Not by the byte, however little is left.
+        assert!(window.receive(256 << 10));
+        assert_eq!(window.release_shared((16 << 10) - 1), None);
+        assert_eq!(window.release_shared(1), Some(16 << 10));
     }
 
     #[test]

@@ -359,7 +359,7 @@ impl Engine {
     }
 
     pub(crate) fn release_connection(&mut self, bytes: usize) {
-        if let Some(grant) = self.recv_window.release(bytes) {
+        if let Some(grant) = self.recv_window.release_shared(bytes) {
             self.write(|out, _| frame::put_window_update(0, grant, out));
         }
     }
