@@ -2,7 +2,8 @@
 //!
 //! - **What works**: prefixed integers, Huffman both ways, the static and dynamic tables, a stateful [`Encoder`] (each entry
 //!   found by its hash, table size updates said when the peer's limit moves, secrets never indexed) and a stateful [`Decoder`]
-//!   that hands out [`http::HeaderName`] and [`http::HeaderValue`], ready for a map.
+//!   that hands out [`http::HeaderName`] and [`http::HeaderValue`], ready for a map; the [heads of requests](request), which both
+//!   versions write alike.
 //! - **What is not done**: a QPACK encoder that risks blocked streams: ours only names what the peer is known to have.
 //! - **Tested against**: the vectors of RFC 7541 appendix C and RFC 9204 appendix B, and, in `portolan-http2`, the h2 crate and nghttp2.
 //! - **Security**: every length, count and integer from the wire is bounded before memory is taken; a hostile block gives a
@@ -36,6 +37,7 @@ mod literal;
 mod policy;
 pub mod qpack;
 mod received;
+pub mod request;
 mod table;
 mod tables;
 

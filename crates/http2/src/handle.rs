@@ -10,6 +10,7 @@ use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use portolan_core::kit::{self, Hold};
 use portolan_core::{BoxError, Delivery, Error, Kind, Phase, Result, clock};
+use portolan_hpack::request::RequestHead;
 
 use crate::body::RecvBody;
 use crate::event::{GoAway, Status};
@@ -18,7 +19,7 @@ use crate::proto::Engine;
 use crate::proto::answer::Answer;
 use crate::proto::failure::PROTOCOL;
 use crate::proto::ping::Purpose;
-use crate::proto::request::RequestHead;
+use crate::proto::request;
 use crate::proto::send::Opened;
 use crate::proto::settings::PeerSettings;
 use crate::proto::slots::Ticket;
@@ -121,7 +122,7 @@ impl SendRequest {
     }
 
     async fn open(&self, parts: &Parts, end: bool, length: Option<u64>, first_byte: Option<Duration>) -> Result<Key> {
-        let head = RequestHead::new(parts, length)?;
+        let head = request::head(parts, length)?;
         let mut place = Place { shared: &self.shared, ticket: None };
         match poll_fn(|cx| Poll::Ready(place.poll(&head, end, first_byte, cx))).await {
             Poll::Ready(opened) => opened,

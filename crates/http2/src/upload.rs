@@ -68,7 +68,7 @@ where
                 }
                 Err(frame) => {
                     let Ok(trailers) = frame.into_trailers() else { continue };
-                    if let Err(error) = request::check_headers(&trailers) {
+                    if let Err(error) = request::check_trailers(&trailers) {
                         return self.fail(error.into());
                     }
                     return Poll::Ready(self.shared.with(|engine| engine.send_trailers(key, &trailers)));

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use portolan_core::kit::{self, Hold};
 use portolan_core::{BoxError, ConnectionInfo, Datagram, Delivery, Error, Kind, Phase, Result};
+use portolan_hpack::request::RequestHead;
 use quinn::{RecvStream, SendStream};
 
 use crate::body::RecvBody;
@@ -19,7 +20,7 @@ use crate::ext::OnInformational;
 use crate::proto::code::Code;
 use crate::proto::failure::PROTOCOL;
 use crate::proto::message::Exchange;
-use crate::proto::request::RequestHead;
+use crate::proto::request;
 use crate::proto::settings::PeerSettings;
 use crate::proto::{frame, varint};
 use crate::reading::{Piece, Reading, Recv};
@@ -94,7 +95,7 @@ impl SendRequest {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let head = RequestHead::new(parts, body.size_hint().exact())?;
+        let head = request::head(parts, body.size_hint().exact())?;
         let on_informational = parts.extensions.get::<OnInformational>();
         if body.is_end_stream() && parts.method != Method::CONNECT {
             return self.send_bare(&head, on_informational).await;
@@ -117,7 +118,7 @@ impl SendRequest {
         head: &RequestHead<'_>,
         on_informational: Option<&OnInformational>,
     ) -> Result<Response<RecvBody>> {
-        let mut again = head.is_safe();
+        let mut again = head.method().is_safe();
         loop {
             let Opened { mut reading, mut outgoing, datagrams, .. } = self.open(head, again).await?;
             let written = if again && self.shared.lock().early {
@@ -159,9 +160,9 @@ impl SendRequest {
     async fn try_open(&self, head: &RequestHead<'_>, may_be_early: bool) -> Result<Option<Opened>> {
         let shared = &self.shared;
         let _waiting = Waiting::new(shared)?;
-        if !may_be_early || head.protocol.is_some() {
+        if !may_be_early || head.protocol().is_some() {
             // RFC 9220 3: extended CONNECT may be sent only once the peer has said that it understands it.
-            let extended = head.protocol.is_some();
+            let extended = head.protocol().is_some();
             shared.until(|state| !state.early && (!extended || state.settings_seen)).await?;
         }
         self.check(head)?;
@@ -186,7 +187,7 @@ impl SendRequest {
         if !state.settings_seen {
             return Ok(());
         }
-        if head.protocol.is_some() && !state.peer.enable_connect_protocol {
+        if head.protocol().is_some() && !state.peer.enable_connect_protocol {
             return Err(unsent(Kind::Unsupported, "the peer doesn't understand extended CONNECT"));
         }
         let Some(limit) = state.peer.max_field_section_size else { return Ok(()) };
@@ -214,7 +215,7 @@ impl SendRequest {
             (None, Recv::Own(recv))
         };
         let slot = Arc::new(Slot::new(Arc::clone(shared), id, permit, early));
-        let with_datagrams = shared.config.datagrams && head.is_connect();
+        let with_datagrams = shared.config.datagrams && *head.method() == Method::CONNECT;
         let queue = with_datagrams.then(|| Arc::new(Queue::new(shared.config.datagram_queue)));
         let section = shared.with(|state| {
             // A GOAWAY may have come meanwhile.
@@ -225,7 +226,8 @@ impl SendRequest {
             if let Some(queue) = &queue {
                 state.datagrams.insert(id / 4, Arc::clone(queue));
             }
-            let section = head.encode(&mut state.encoder, id, &mut state.outlets[Critical::Encoder as usize].bytes);
+            let section =
+                request::encode(head, &mut state.encoder, id, &mut state.outlets[Critical::Encoder as usize].bytes);
             Ok((section, state.written(Critical::Encoder)))
         });
         let section = match section {
@@ -240,7 +242,7 @@ impl SendRequest {
                 return Err(error);
             }
         };
-        let exchange = Exchange::new(head.is_head(), head.is_connect());
+        let exchange = Exchange::new(*head.method() == Method::HEAD, *head.method() == Method::CONNECT);
         let reading = Box::new(Reading::new(Arc::clone(&slot), recv, exchange));
         let datagrams = queue.map(|queue| Datagrams::new(Arc::clone(shared), id, queue));
         Ok(Opened { reading, outgoing: Outgoing::new(send, section), slot, datagrams })

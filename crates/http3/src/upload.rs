@@ -154,7 +154,7 @@ where
                 Err(_) => return,
             },
         };
-        if let Err(error) = request::check_headers(&trailers) {
+        if let Err(error) = request::check_trailers(&trailers) {
             return self.fail(error.into());
         }
         let id = self.slot.id;

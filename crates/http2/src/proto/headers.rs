@@ -47,7 +47,7 @@ impl Message {
         match field.name {
             Name::Field(name) => {
                 self.plain_seen = true;
-                if super::request::is_connection_field(&name) {
+                if portolan_hpack::request::is_connection_field(&name) {
                     self.malformed = Some("a field of the connection in a response");
                 } else if self.fields.try_append(name, field.value).is_err() {
                     self.malformed = Some("more fields than a map can hold");

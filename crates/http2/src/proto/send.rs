@@ -3,13 +3,14 @@
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use portolan_core::{BoxError, Delivery, Error, Kind, Phase, Result};
+use portolan_hpack::request::RequestHead;
 
 use super::code::Code;
 use super::failure::{Failure, PROTOCOL};
 use super::flow::{RecvWindow, SendWindow};
-use super::request::{self, RequestHead};
+use super::request;
 use super::slots::Ticket;
 use super::stream::{Due, Key, Received, Stream};
 use super::{Engine, frame};
@@ -44,7 +45,7 @@ impl Engine {
             return Err(self.refusal().error(Delivery::NotSent, Phase::Send));
         }
         // RFC 8441 3: extended CONNECT may be sent only once the peer has said that it understands it.
-        let unsure = head.protocol.is_some() && !self.settings_seen;
+        let unsure = head.protocol().is_some() && !self.settings_seen;
         if unsure || self.streams.open() >= self.stream_limit() || !self.slots.is_turn(ticket) {
             let full = || unsent(Kind::Limit, "too many requests wait for a stream").with_phase(Phase::Pool);
             return self.slots.wait(ticket, waker, self.config.max_waiting).map(Opened::Wait).ok_or_else(full);
@@ -60,7 +61,7 @@ impl Engine {
     }
 
     fn open_now(&mut self, head: &RequestHead<'_>, end_stream: bool, due: Option<Due>) -> Result<Key> {
-        if head.protocol.is_some() && !self.peer.enable_connect_protocol {
+        if head.protocol().is_some() && !self.peer.enable_connect_protocol {
             return Err(unsent(Kind::Unsupported, "the peer doesn't understand extended CONNECT"));
         }
         if let Some(limit) = self.peer.max_header_list_size {
@@ -76,7 +77,7 @@ impl Engine {
         let tail = self.out.tail();
         let start = tail.len();
         tail.extend_from_slice(&[0; frame::HEAD]);
-        head.encode(&mut self.encoder, tail);
+        request::encode(head, &mut self.encoder, tail);
         request::frame_block(start, id, end_stream, max_frame, tail);
         self.queued += (tail.len() - start) as u64;
         self.wake_driver();
@@ -94,7 +95,7 @@ impl Engine {
             abandoned: false,
             head: None,
             head_seen: false,
-            is_head: head.is_head(),
+            is_head: *head.method() == Method::HEAD,
             promised: None,
             received: Received::default(),
             failure: None,

@@ -8,7 +8,7 @@ use portolan_core::clock;
 use proptest::prelude::*;
 
 use super::answer::{Answer, Piece};
-use super::request::RequestHead;
+use super::request;
 use super::send::Opened;
 use super::stream::Key;
 use super::{Engine, frame};
@@ -20,7 +20,7 @@ fn engine() -> (Engine, Vec<Key>) {
     let mut engine = Engine::new(config, clock::now());
     let (parts, ()) = Request::get("http://example.test/").body(()).unwrap().into_parts();
     let keys = (0..2).map(|_| {
-        let head = RequestHead::new(&parts, None).unwrap();
+        let head = request::head(&parts, None).unwrap();
         match engine.open(&head, false, None, None, Waker::noop()).unwrap() {
             Opened::Stream(key) => key,
             Opened::Wait(_) => panic!("there is room"),

@@ -4,11 +4,11 @@
 
 use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
+use portolan_hpack::request::is_connection_field;
 use portolan_hpack::{Field, Name, Pseudo};
 
 use super::Violation;
 use super::code::Code;
-use super::request::is_connection_field;
 
 /// Informational responses before the final one. Servers send one or two; without a bound a peer keeps a caller for ever.
 const MAX_INFORMATIONAL: usize = 32;

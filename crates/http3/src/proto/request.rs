@@ -1,14 +1,13 @@
-//! A request's head: checked before anything is sent, then written.
+//! A request's head on its way out.
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::request::Parts;
-use http::{Method, Uri};
 use portolan_core::{Error, Result};
 use portolan_hpack::qpack::Encoder;
-use portolan_hpack::{ENTRY_OVERHEAD, Pseudo};
+use portolan_hpack::request::{self, Line, RequestHead, Unsendable};
 
 use super::failure::PROTOCOL;
 use super::frame;
@@ -21,108 +20,34 @@ const SHORT_HEAD: usize = 3;
 /// [`frame::HEADERS`], as that byte.
 const HEADERS: u8 = 0x1;
 
-/// What goes into a HEADERS frame, all of it checked.
-#[derive(Debug)]
-pub(crate) struct RequestHead<'a> {
-    method: &'a Method,
-    scheme: Option<&'a str>,
-    authority: &'a str,
-    path: Option<&'a str>,
-    pub(crate) protocol: Option<&'a str>,
-    headers: &'a HeaderMap,
-    content_length: Option<HeaderValue>,
+/// Checks a request. `body_len` is what its body says of its length.
+pub(crate) fn head(parts: &Parts, body_len: Option<u64>) -> Result<RequestHead<'_>> {
+    let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+    RequestHead::new(parts, protocol, body_len).map_err(usage)
 }
 
-fn usage(message: impl Into<Box<str>>) -> Error {
-    Error::usage(message).with_protocol(PROTOCOL)
+/// Checks trailers.
+pub(crate) fn check_trailers(trailers: &HeaderMap) -> Result<()> {
+    request::check_fields(trailers).map_err(usage)
 }
 
-impl<'a> RequestHead<'a> {
-    /// Checks a request. `body_len` is what its body says of its length, to be told when the caller didn't.
-    pub(crate) fn new(parts: &'a Parts, body_len: Option<u64>) -> Result<Self> {
-        check_headers(&parts.headers)?;
-        let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
-        if protocol.is_some() && parts.method != Method::CONNECT {
-            return Err(usage("the Protocol extension is for CONNECT alone"));
-        }
-        let authority = authority(&parts.uri, &parts.headers)?;
-        let connect = parts.method == Method::CONNECT && protocol.is_none();
-        // RFC 9114 4.4: a plain CONNECT has neither scheme nor path.
-        let (scheme, path) = if connect {
-            (None, None)
-        } else {
-            let scheme = parts.uri.scheme_str().ok_or_else(|| usage("the URI has no scheme"))?;
-            (Some(scheme), Some(path(&parts.method, &parts.uri)))
-        };
-        let length = match body_len {
-            Some(0) if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) => None,
-            _ if connect || protocol.is_some() || parts.headers.contains_key(header::CONTENT_LENGTH) => None,
-            length => length.map(HeaderValue::from),
-        };
-        Ok(Self {
-            method: &parts.method,
-            scheme,
-            authority,
-            path,
-            protocol,
-            headers: &parts.headers,
-            content_length: length,
-        })
-    }
+fn usage(why: Unsendable) -> Error {
+    Error::usage(why.message()).with_protocol(PROTOCOL)
+}
 
-    pub(crate) fn is_head(&self) -> bool {
-        *self.method == Method::HEAD
-    }
-
-    /// The size of the header list as the peer counts it (RFC 9114 4.2.2).
-    pub(crate) fn list_size(&self) -> usize {
-        let pseudo = [
-            Some((Pseudo::Method, self.method.as_str())),
-            self.scheme.map(|text| (Pseudo::Scheme, text)),
-            Some((Pseudo::Authority, self.authority)),
-            self.path.map(|text| (Pseudo::Path, text)),
-            self.protocol.map(|text| (Pseudo::Protocol, text)),
-        ];
-        let pseudo = pseudo.iter().flatten().map(|(name, value)| field_size(name.as_str(), value.len()));
-        let length = self.content_length.iter().map(|value| field_size(header::CONTENT_LENGTH.as_str(), value.len()));
-        pseudo.chain(length).fold(list_size(self.headers), usize::saturating_add)
-    }
-
-    pub(crate) fn is_connect(&self) -> bool {
-        *self.method == Method::CONNECT
-    }
-
-    /// Whether it may be sent twice without harm (RFC 9110 9.2.1): only such requests go as early data (RFC 8470 3).
-    pub(crate) fn is_safe(&self) -> bool {
-        self.method.is_safe()
-    }
-
-    /// Encodes the section as a HEADERS frame.
-    pub(crate) fn encode(&self, encoder: &mut Encoder, stream: u64, encoder_stream: &mut BytesMut) -> Bytes {
-        let out = encoder_stream;
-        encoder.start_section();
-        encoder.pseudo(Pseudo::Method, self.method.as_str().as_bytes(), out);
-        if let Some(protocol) = self.protocol {
-            encoder.pseudo(Pseudo::Protocol, protocol.as_bytes(), out);
-        }
-        if let Some(scheme) = self.scheme {
-            encoder.pseudo(Pseudo::Scheme, scheme.as_bytes(), out);
-        }
-        encoder.pseudo(Pseudo::Authority, self.authority.as_bytes(), out);
-        if let Some(path) = self.path {
-            encoder.pseudo(Pseudo::Path, path.as_bytes(), out);
-        }
-        for (name, value) in self.headers {
-            // Said by :authority already, and the two must not differ (RFC 9114 4.3.1).
-            if name != header::HOST {
-                encoder.field(name, value, out);
-            }
-        }
-        if let Some(length) = &self.content_length {
-            encoder.field(&header::CONTENT_LENGTH, length, out);
-        }
-        framed(encoder, stream)
-    }
+/// Encodes a head as a HEADERS frame.
+pub(crate) fn encode(
+    head: &RequestHead<'_>,
+    encoder: &mut Encoder,
+    stream: u64,
+    encoder_stream: &mut BytesMut,
+) -> Bytes {
+    encoder.start_section();
+    head.each(|line| match line {
+        Line::Pseudo(name, value) => encoder.pseudo(name, value, encoder_stream),
+        Line::Field(name, value) => encoder.field(name, value, encoder_stream),
+    });
+    framed(encoder, stream)
 }
 
 /// Trailers as a HEADERS frame.
@@ -155,56 +80,4 @@ fn framed(encoder: &mut Encoder, stream: u64) -> Bytes {
     frame::put_head(frame::HEADERS, len, &mut head);
     head.extend_from_slice(section.get(SHORT_HEAD..).unwrap_or_default());
     head.freeze()
-}
-
-fn field_size(name: &str, value: usize) -> usize {
-    name.len().saturating_add(value).saturating_add(ENTRY_OVERHEAD)
-}
-
-/// The size of a header list without pseudo-headers.
-pub(crate) fn list_size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| field_size(name.as_str(), value.len())).fold(0, usize::saturating_add)
-}
-
-/// Checks what HTTP/3 forbids in requests and trailers (RFC 9114 4.2): fields of the connection.
-pub(crate) fn check_headers(headers: &HeaderMap) -> Result<()> {
-    for (name, value) in headers {
-        if is_connection_field(name) {
-            return Err(usage(format!("{name} has no place in HTTP/3")));
-        }
-        if name == header::TE && !value.as_bytes().eq_ignore_ascii_case(b"trailers") {
-            return Err(usage("te may only say trailers in HTTP/3"));
-        }
-    }
-    Ok(())
-}
-
-/// The fields that speak of one HTTP/1.1 connection.
-#[inline]
-pub(crate) fn is_connection_field(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str> {
-    let said = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => match headers.get(header::HOST) {
-            Some(host) => host.to_str().map_err(|_| usage("the host header is no text"))?,
-            None => return Err(usage("the URI has no authority and there is no host header")),
-        },
-    };
-    // RFC 9114 4.3.1: user information has no place in :authority.
-    Ok(said.rsplit_once('@').map_or(said, |(_, host)| host))
-}
-
-fn path<'a>(method: &Method, uri: &'a Uri) -> &'a str {
-    match uri.path_and_query() {
-        // RFC 9114 4.3.1: OPTIONS without a path asks about the server as a whole.
-        Some(path) if *method == Method::OPTIONS && path.as_str() == "/" => "*",
-        Some(path) => path.as_str(),
-        None => "/",
-    }
 }
