@@ -70,6 +70,7 @@ impl<'a> RequestHead<'a> {
             let scheme = parts.uri.scheme_str().ok_or_else(|| Unsendable::new("the URI has no scheme"))?;
             (Some(scheme), Some(path(&parts.method, &parts.uri)))
         };
+        check_length(&parts.headers, body_len)?;
         let length = match body_len {
             Some(0) if !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) => None,
             _ if connect || protocol.is_some() || parts.headers.contains_key(header::CONTENT_LENGTH) => None,
@@ -146,6 +147,30 @@ pub fn check_fields(headers: &HeaderMap) -> Result<(), Unsendable> {
         }
     }
     Ok(())
+}
+
+/// A body that is not as long as was said makes a request malformed (RFC 9113 8.1.1, RFC 9114 4.1.2).
+fn check_length(headers: &HeaderMap, body_len: Option<u64>) -> Result<(), Unsendable> {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), next) = (said.next(), said.next()) else { return Ok(()) };
+    let digits = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: Option<u64> = digits.and_then(|text| text.parse().ok());
+    match (number, body_len) {
+        _ if next.is_some() => Err(Unsendable::new("two content-length fields")),
+        (None, _) => Err(Unsendable::new("a content-length that is no number")),
+        (Some(said), Some(length)) if said != length => {
+            Err(Unsendable::new(format!("content-length {said} for a body of {length} bytes")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The size of a list without pseudo-headers, as trailers are, counted as [`RequestHead::list_size`] counts.
+pub fn fields_size(headers: &HeaderMap) -> usize {
+    let size = |name: &HeaderName, value: &HeaderValue| {
+        name.as_str().len().saturating_add(value.len()).saturating_add(ENTRY_OVERHEAD)
+    };
+    headers.iter().map(|(name, value)| size(name, value)).fold(0, usize::saturating_add)
 }
 
 /// Whether a field speaks of one HTTP/1.1 connection.

@@ -53,10 +53,11 @@ where
             }
             let key = self.key;
             ready!(self.shared.with(|engine| engine.poll_capacity(key, cx.waker())))?;
-            let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return self.fail(error.into()),
-                None => {
+            let frame = match self.body.as_mut().poll_frame(cx) {
+                Poll::Pending => return self.shared.with(|engine| engine.poll_over(key, cx.waker())).map(Err),
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return self.fail(error.into()),
+                Poll::Ready(None) => {
                     self.last = true;
                     continue;
                 }
@@ -68,7 +69,8 @@ where
                 }
                 Err(frame) => {
                     let Ok(trailers) = frame.into_trailers() else { continue };
-                    if let Err(error) = request::check_trailers(&trailers) {
+                    let hindered = request::check_trailers(&trailers).err();
+                    if let Some(error) = hindered.or_else(|| self.shared.lock().hinders(&trailers)) {
                         return self.fail(error.into());
                     }
                     return Poll::Ready(self.shared.with(|engine| engine.send_trailers(key, &trailers)));

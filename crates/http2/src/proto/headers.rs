@@ -128,34 +128,33 @@ impl Engine {
         }
         let outcome = match (message.malformed, self.streams.get(key)) {
             (_, None) => Ok(()),
-            (Some(what), _) => Err(what),
+            // Our half may still be open; the answer is complete and stands.
+            (_, Some(stream)) if stream.remote_closed => Err(Violation::closed("HEADERS after the end of the stream")),
+            (Some(what), _) => Err(Violation::protocol(what)),
             (None, Some(stream)) => stream.on_message(message, end_stream),
         };
         match outcome {
             Ok(()) if end_stream => self.on_end(key),
             Ok(()) => self.wake_reader(key),
-            Err(what) => {
-                let failure = Failure::new(Kind::Protocol, what).with_code(Code::PROTOCOL_ERROR);
-                self.reset(key, Code::PROTOCOL_ERROR, failure.with_delivery(Delivery::Answered));
-            }
+            Err(violation) => self.malformed(key, violation),
         }
         Ok(())
     }
 
     /// A message that HTTP forbids: its stream ends (RFC 9113 8.1.1), the connection lives.
-    pub(crate) fn malformed(&mut self, key: Key, what: &'static str) {
-        let failure = Failure::new(Kind::Protocol, what).with_code(Code::PROTOCOL_ERROR);
-        self.reset(key, Code::PROTOCOL_ERROR, failure);
+    pub(crate) fn malformed(&mut self, key: Key, violation: Violation) {
+        let failure = Failure::new(violation.kind(), violation.what).with_code(violation.code);
+        self.reset(key, violation.code, failure.with_delivery(Delivery::Answered));
     }
 
     /// END_STREAM came.
     pub(crate) fn on_end(&mut self, key: Key) {
         let Some(stream) = self.streams.get(key) else { return };
         if !stream.head_seen {
-            return self.malformed(key, "the stream ended without a response");
+            return self.malformed(key, Violation::protocol("the stream ended without a response"));
         }
         if stream.promised.is_some_and(|left| left > 0) {
-            return self.malformed(key, "less data than content-length promised");
+            return self.malformed(key, Violation::protocol("less data than content-length promised"));
         }
         stream.remote_closed = true;
         self.wake_reader(key);
@@ -170,21 +169,26 @@ impl Engine {
 }
 
 impl Stream {
-    fn on_message(&mut self, message: Message, end_stream: bool) -> Result<(), &'static str> {
+    fn on_message(&mut self, message: Message, end_stream: bool) -> Result<(), Violation> {
         if self.head_seen {
             // RFC 9113 8.1: what follows the body are trailers, which end the stream and have no pseudo-headers.
             if message.status.is_some() || !end_stream {
-                return Err("a second response, or trailers that don't end the stream");
+                return Err(Violation::protocol("a second response, or trailers that don't end the stream"));
             }
             self.received.trailers = Some(Box::new(message.fields));
             return Ok(());
         }
-        let status = message.status.ok_or("a response without :status")?;
+        let status = message.status.ok_or(Violation::protocol("a response without :status"))?;
         if status.is_informational() {
             return self.on_informational(status, message.fields, end_stream);
         }
-        self.promised = content_length(&message.fields)?;
+        self.promised = content_length(&message.fields).map_err(Violation::protocol)?;
         if self.is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+            // These have no body, whatever length is said (RFC 9110 6.4.1).
+            self.promised = Some(0);
+        }
+        if self.is_connect && status.is_success() {
+            // RFC 9110 9.3.6: what follows is the tunnel's.
             self.promised = None;
         }
         self.head_seen = true;
@@ -192,19 +196,15 @@ impl Stream {
         Ok(())
     }
 
-    fn on_informational(
-        &mut self,
-        status: StatusCode,
-        fields: HeaderMap,
-        end_stream: bool,
-    ) -> Result<(), &'static str> {
+    fn on_informational(&mut self, status: StatusCode, fields: HeaderMap, end_stream: bool) -> Result<(), Violation> {
         // RFC 9113 8.6: there is no switching of protocols.
         if end_stream || status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err("an informational response that ends the stream or switches protocols");
+            let what = "an informational response that ends the stream or switches protocols";
+            return Err(Violation::protocol(what));
         }
         self.informational_seen = self.informational_seen.saturating_add(1);
         if self.informational_seen > MAX_INFORMATIONAL {
-            return Err("informational responses without end");
+            return Err(Violation::calm("informational responses without end"));
         }
         let mut response = Response::new(());
         *response.status_mut() = status;

@@ -44,6 +44,9 @@ use stream::{Key, Store};
 const MAX_RESETS_KEPT: usize = 64;
 /// Events not yet fetched; more are dropped, oldest first.
 const MAX_EVENTS: usize = 64;
+/// Bytes of answers (to PING, SETTINGS and what we refuse) that wait for the transport. A peer that makes us answer and takes
+/// nothing is up to something.
+const MAX_ANSWERS: usize = 64 << 10;
 
 /// The numbers the engine runs by, as the options gave them.
 #[derive(Debug, Clone)]
@@ -91,6 +94,14 @@ impl Violation {
     pub(crate) fn calm(what: &'static str) -> Self {
         Self::new(Code::ENHANCE_YOUR_CALM, what)
     }
+
+    pub(crate) fn closed(what: &'static str) -> Self {
+        Self::new(Code::STREAM_CLOSED, what)
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        if self.code == Code::ENHANCE_YOUR_CALM { Kind::Limit } else { Kind::Protocol }
+    }
 }
 
 /// The state of one connection.
@@ -113,6 +124,8 @@ pub(crate) struct Engine {
     pub(crate) block: Option<headers::Block>,
     resets: VecDeque<u32>,
     pub(crate) out: Output,
+    /// Bytes of answers in it.
+    answers: usize,
     /// Bytes ever queued, and how many of them the transport was handed.
     pub(crate) queued: u64,
     pub(crate) handed: u64,
@@ -156,6 +169,7 @@ impl Engine {
             block: None,
             resets: VecDeque::new(),
             out: Output::default(),
+            answers: 0,
             queued: 0,
             handed: 0,
             goaway: None,
@@ -186,6 +200,14 @@ impl Engine {
         put(tail, &self.config);
         self.queued += (tail.len() - before) as u64;
         self.wake_driver();
+    }
+
+    /// The same for what the peer makes us say, as long as it takes it.
+    pub(crate) fn answer(&mut self, put: impl FnOnce(&mut BytesMut, &Config)) -> Result<(), Violation> {
+        let before = self.queued;
+        self.write(put);
+        self.answers = self.answers.saturating_add(usize::try_from(self.queued - before).unwrap_or(usize::MAX));
+        if self.answers > MAX_ANSWERS { Err(Violation::calm("answers that are not read")) } else { Ok(()) }
     }
 
     pub(crate) fn wake_driver(&mut self) {
@@ -246,8 +268,7 @@ impl Engine {
         if self.failure.is_some() {
             return;
         }
-        let kind = if violation.code == Code::ENHANCE_YOUR_CALM { Kind::Limit } else { Kind::Protocol };
-        self.fail(Failure::new(kind, violation.what).with_code(violation.code));
+        self.fail(Failure::new(violation.kind(), violation.what).with_code(violation.code));
         self.write(|out, _| frame::put_goaway(violation.code, violation.what.as_bytes(), out));
     }
 
@@ -282,7 +303,7 @@ impl Engine {
     /// The stream counts no longer; its upload, if any, is told.
     pub(crate) fn retire(&mut self, key: Key) {
         let Some(stream) = self.streams.get(key) else { return };
-        self.wakes.extend(stream.writer.take());
+        self.wakes.extend(stream.writer.take().into_iter().chain(stream.supplier.take()));
         let detached = stream.detached;
         if !std::mem::replace(&mut stream.gone, true) {
             self.streams.forget(key.id);
@@ -368,6 +389,7 @@ impl Engine {
     pub(crate) fn take_output(&mut self, writing: &mut Output) {
         self.handed += self.out.len() as u64;
         std::mem::swap(&mut self.out, writing);
+        self.answers = 0;
         self.wakes.append(&mut self.blocked);
     }
 

@@ -82,6 +82,7 @@ impl Engine {
             frame::GOAWAY => self.on_goaway(head, payload, now),
             // We said that we take none (RFC 9113 8.4).
             frame::PUSH_PROMISE => Err(Violation::protocol("PUSH_PROMISE, which we refuse")),
+            frame::PRIORITY if head.id == 0 => Err(Violation::protocol("PRIORITY of no stream")),
             frame::PRIORITY if head.len != 5 => {
                 Err(Violation::new(Code::FRAME_SIZE_ERROR, "PRIORITY of the wrong size"))
             }
@@ -129,18 +130,21 @@ impl Engine {
         if !stream.recv_window.receive(head.len) {
             return Err(Violation::new(Code::FLOW_CONTROL_ERROR, "more data than the stream's window"));
         }
-        let allowed = stream.head_seen && !stream.remote_closed && !(stream.is_head && len > 0);
         let promised = match stream.promised {
-            Some(left) => left.checked_sub(len as u64).map(Some),
-            None => Some(None),
+            _ if stream.remote_closed => Err(Violation::closed("data after the end of the stream")),
+            _ if !stream.head_seen => Err(Violation::protocol("data before the response")),
+            Some(left) => left.checked_sub(len as u64).map(Some).ok_or(Violation::protocol("more data than promised")),
+            None => Ok(None),
         };
-        let Some(promised) = promised.filter(|_| allowed) else {
-            input.advance(head.len);
-            self.release_connection(head.len);
-            self.malformed(key, "data before the response, after its end, or beyond content-length");
-            return Ok(());
-        };
-        stream.promised = promised;
+        match promised {
+            Ok(promised) => stream.promised = promised,
+            Err(violation) => {
+                input.advance(head.len);
+                self.release_connection(head.len);
+                self.malformed(key, violation);
+                return Ok(());
+            }
+        }
         let skip = usize::from(padding > 0);
         let small = len == 0 || stream.received.push_small(data);
         if small {
@@ -193,8 +197,7 @@ impl Engine {
             return Ok(());
         }
         self.remember_reset(id);
-        self.write(|out, _| frame::put_reset(id, Code::STREAM_CLOSED, out));
-        Ok(())
+        self.answer(|out, _| frame::put_reset(id, Code::STREAM_CLOSED, out))
     }
 
     /// WINDOW_UPDATE (RFC 9113 6.9).
@@ -265,9 +268,9 @@ impl Engine {
         }
         self.spend(now)?;
         let before = self.peer.initial_window_size;
-        self.peer.apply(payload)?;
+        // Each size in turn: a low one between two others has emptied the peer's table (RFC 7541 4.2).
+        self.peer.apply(payload, |size| self.encoder.set_peer_table_size(size))?;
         self.settings_seen = true;
-        self.encoder.set_peer_table_size(self.peer.header_table_size);
         let delta = i64::from(self.peer.initial_window_size).saturating_sub(i64::from(before));
         if delta != 0 {
             for stream in self.streams.iter_mut() {
@@ -277,7 +280,7 @@ impl Engine {
                 self.wakes.extend(stream.writer.take());
             }
         }
-        self.write(|out, _| frame::put_head(0, frame::SETTINGS, frame::ACK, 0, out));
+        self.answer(|out, _| frame::put_head(0, frame::SETTINGS, frame::ACK, 0, out))?;
         self.slots.wake_all(&mut self.wakes);
         self.wakes.append(&mut self.blocked);
         let peer = self.peer;
@@ -297,8 +300,7 @@ impl Engine {
             return Ok(());
         }
         self.spend(now)?;
-        self.write(|out, _| frame::put_ping(frame::ACK, payload, out));
-        Ok(())
+        self.answer(|out, _| frame::put_ping(frame::ACK, payload, out))
     }
 
     /// GOAWAY (RFC 9113 6.8): may come again with a lower id, never with a higher one.

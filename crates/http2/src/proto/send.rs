@@ -5,7 +5,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use portolan_core::{BoxError, Delivery, Error, Kind, Phase, Result};
-use portolan_hpack::request::RequestHead;
+use portolan_hpack::request::{RequestHead, fields_size};
 
 use super::code::Code;
 use super::failure::{Failure, PROTOCOL};
@@ -96,6 +96,7 @@ impl Engine {
             head: None,
             head_seen: false,
             is_head: *head.method() == Method::HEAD,
+            is_connect: *head.method() == Method::CONNECT,
             promised: None,
             received: Received::default(),
             failure: None,
@@ -104,6 +105,7 @@ impl Engine {
             informational_seen: 0,
             reader: None,
             writer: None,
+            supplier: None,
             begins_at,
             due,
             moved: false,
@@ -122,9 +124,24 @@ impl Engine {
         // Even one that waits for the connection must hear of its stream's end.
         stream.writer = Some(waker.clone());
         if full {
+            // A peer that wakes uploads while the connection is full must not make this grow: all of them ask anew.
+            if self.blocked.len() > self.streams.open().saturating_mul(2) {
+                self.wakes.append(&mut self.blocked);
+            }
             self.blocked.push(waker.clone());
         }
         Poll::Pending
+    }
+
+    /// While an upload waits for its caller's body it waits for the end of its stream too.
+    pub(crate) fn poll_over(&mut self, key: Key, waker: &Waker) -> Poll<Over> {
+        match self.streams.get(key).filter(|stream| !stream.gone && !stream.local_closed) {
+            Some(stream) => {
+                stream.supplier = Some(waker.clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(Over),
+        }
     }
 
     /// Sends as much of `data` as windows, room and turn allow; ready when all is queued.
@@ -169,6 +186,15 @@ impl Engine {
         self.write(|out, _| frame::put_head(0, frame::DATA, frame::END_STREAM, key.id, out));
         self.close_local(key);
         Ok(())
+    }
+
+    /// Why the peer would not take these trailers, if it would not.
+    pub(crate) fn hinders(&self, trailers: &HeaderMap) -> Option<Error> {
+        let limit = self.peer.max_header_list_size?;
+        let size = fields_size(trailers);
+        let message = || format!("trailers of {size} bytes, and the peer takes {limit}");
+        let error = || Error::new(Kind::Limit, message()).with_phase(Phase::Send).with_protocol(PROTOCOL);
+        (size > limit as usize).then(error)
     }
 
     /// Sends trailers, which end the stream.

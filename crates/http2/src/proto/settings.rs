@@ -52,15 +52,20 @@ impl Default for PeerSettings {
 }
 
 impl PeerSettings {
-    /// Applies a SETTINGS payload in its order; an unknown setting is ignored (RFC 9113 6.5.2).
-    pub(crate) fn apply(&mut self, payload: &[u8]) -> Result<(), Violation> {
+    /// Applies a SETTINGS payload in its order; an unknown setting is ignored (RFC 9113 6.5.2). Each size of the header table is
+    /// told by itself.
+    pub(crate) fn apply(&mut self, payload: &[u8], mut table_size: impl FnMut(u32)) -> Result<(), Violation> {
         let entries = payload.chunks_exact(6);
         if !entries.remainder().is_empty() {
             return Err(Violation::new(Code::FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6"));
         }
         for entry in entries {
             let &[k0, k1, v0, v1, v2, v3] = entry.first_chunk::<6>().unwrap_or(&[0; 6]);
-            self.apply_one(u16::from_be_bytes([k0, k1]), u32::from_be_bytes([v0, v1, v2, v3]))?;
+            let (key, value) = (u16::from_be_bytes([k0, k1]), u32::from_be_bytes([v0, v1, v2, v3]));
+            self.apply_one(key, value)?;
+            if key == HEADER_TABLE_SIZE {
+                table_size(value);
+            }
         }
         Ok(())
     }

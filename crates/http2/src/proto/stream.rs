@@ -93,6 +93,7 @@ pub(crate) struct Stream {
     pub(crate) head_seen: bool,
     /// The answer to HEAD has no body whatever its content-length says.
     pub(crate) is_head: bool,
+    pub(crate) is_connect: bool,
     /// Bytes that content-length still promises.
     pub(crate) promised: Option<u64>,
     pub(crate) received: Received,
@@ -103,6 +104,8 @@ pub(crate) struct Stream {
     pub(crate) informational_seen: usize,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    /// The upload, while it waits for its caller.
+    pub(crate) supplier: Option<Waker>,
     /// How many bytes the connection had queued before this stream's HEADERS.
     pub(crate) begins_at: u64,
     /// When its response must have begun.

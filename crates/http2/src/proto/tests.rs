@@ -4,7 +4,7 @@ use std::task::{Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
-use portolan_core::clock;
+use portolan_core::{Delivery, Kind, clock};
 use proptest::prelude::*;
 
 use super::answer::{Answer, Piece};
@@ -124,4 +124,29 @@ proptest! {
         }
         prop_assert_eq!(engine.streams.open(), 0);
     }
+}
+
+#[test]
+fn uploads_that_are_woken_again_and_again_while_the_connection_is_full_are_not_piled_up() {
+    let (mut engine, keys) = engine();
+    engine.send_window.take(65_535);
+    for _ in 0..1000 {
+        for key in &keys {
+            assert!(engine.poll_capacity(*key, Waker::noop()).is_pending());
+        }
+        assert!(engine.blocked.len() <= 2 * keys.len() + 1, "{}", engine.blocked.len());
+        engine.wakes.clear();
+    }
+}
+
+#[test]
+fn a_connection_whose_stream_ids_are_used_up_takes_no_more() {
+    let (mut engine, _) = engine();
+    engine.next_id = frame::MAX_31;
+    let (parts, ()) = Request::get("http://example.test/").body(()).unwrap().into_parts();
+    let head = super::request::head(&parts, None).unwrap();
+    assert!(matches!(engine.open(&head, true, None, None, Waker::noop()), Ok(Opened::Stream(_))));
+    assert!(!engine.is_open());
+    let error = engine.open(&head, true, None, None, Waker::noop()).unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Closed, Delivery::NotSent));
 }

@@ -62,7 +62,7 @@ pub fn pair(options: Options) -> (SendRequest, JoinHandle<portolan_core::Result<
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let (client, connection) = handshake(ours, options).unwrap();
     let driver = tokio::spawn(connection);
-    (client, driver, Peer { io: theirs, encoder: Encoder::new(4096), decoder: Decoder::new(Limits::default()) })
+    (client, driver, Peer::new(theirs))
 }
 
 /// The same, with preface and SETTINGS exchanged.
@@ -84,6 +84,10 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
 }
 
 impl Peer {
+    pub fn new(io: DuplexStream) -> Self {
+        Self { io, encoder: Encoder::new(4096), decoder: Decoder::new(Limits::default()) }
+    }
+
     /// Reads the preface and the client's SETTINGS, says its own, and sees them acknowledged.
     pub async fn greet(&mut self, settings: &[(u16, u32)]) {
         self.preface().await;
@@ -93,11 +97,18 @@ impl Peer {
         assert_eq!((acknowledged.kind, acknowledged.flags), (SETTINGS, ACK), "{acknowledged:?}");
     }
 
-    pub async fn preface(&mut self) {
+    /// The preface, and the SETTINGS that follow it.
+    pub async fn opening(&mut self) -> Frame {
         let mut preface = [0; 24];
         self.io.read_exact(&mut preface).await.unwrap();
         assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        assert_eq!(self.next().await.kind, SETTINGS);
+        let settings = self.next().await;
+        assert_eq!((settings.kind, settings.flags, settings.id), (SETTINGS, 0, 0));
+        settings
+    }
+
+    pub async fn preface(&mut self) {
+        self.opening().await;
         assert_eq!(self.next().await.kind, WINDOW_UPDATE);
     }
 
@@ -114,15 +125,19 @@ impl Peer {
 
     /// The next frame, or `None` when the client closed.
     pub async fn maybe_next(&mut self) -> Option<Frame> {
-        let read = async {
-            let mut head = [0; 9];
-            self.io.read_exact(&mut head).await.ok()?;
-            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            self.io.read_exact(&mut payload).await.ok()?;
-            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            Some(Frame { kind: head[3], flags: head[4], id, payload })
-        };
-        tokio::time::timeout(Duration::from_secs(10), read).await.expect("no frame within ten seconds")
+        tokio::time::timeout(Duration::from_secs(10), self.maybe_next_ever())
+            .await
+            .expect("no frame within ten seconds")
+    }
+
+    /// The same, however long it takes.
+    pub async fn maybe_next_ever(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.io.read_exact(&mut head).await.ok()?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.io.read_exact(&mut payload).await.ok()?;
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some(Frame { kind: head[3], flags: head[4], id, payload })
     }
 
     /// The next frame of this kind; others are skipped.
