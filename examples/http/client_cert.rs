@@ -2,17 +2,23 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use std::process::ExitCode;
+
 use portolan_core::{Connector, Error, Pin, Result, Roots, Tls};
 use portolan_http::Client;
 
+const USAGE: &str = "usage: client_cert URL CA.pem CERT.pem KEY.pem [PIN]";
+
 #[tokio::main]
-async fn main() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [url, ca, cert, key, ..] = args.as_slice() else {
-        return Err(Error::usage("usage: client_cert URL CA.pem CERT.pem KEY.pem [PIN]"));
+async fn main() -> ExitCode {
+    portolan_examples::start(USAGE, 4, run).await
+}
+
+pub async fn run(args: Vec<String>) -> Result<()> {
+    let [url, ca, cert, key, ..] = args.as_slice() else { return Err(Error::usage(USAGE)) };
+    let read = |path: &str| {
+        std::fs::read(path).map_err(|error| Error::usage(format!("{path} can't be read")).with_source(error))
     };
-    let read =
-        |path: &str| std::fs::read(path).map_err(|error| Error::usage("a file can't be read").with_source(error));
     let mut tls = Tls::builder().roots(Roots::Custom).root_pem(&read(ca)?).client_cert_pem(&read(cert)?, &read(key)?);
     if let Some(pin) = args.get(4) {
         tls = tls.pin(Pin::parse(pin)?);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use portolan_core::{Error, Result};
@@ -9,9 +10,12 @@ use portolan_http::Client;
 use portolan_http::cookie::{Jar, Keep};
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or_else(|| Error::usage("usage: cookies FILE URL.."))?;
+async fn main() -> ExitCode {
+    portolan_examples::start("usage: cookies FILE URL..", 1, run).await
+}
+
+pub async fn run(mut args: Vec<String>) -> Result<()> {
+    let path = args.remove(0);
     let jar = Arc::new(Jar::new());
     if let Ok(text) = tokio::fs::read_to_string(&path).await {
         println!("{} cookies from {path}", jar.load_json_lines(&text)?);

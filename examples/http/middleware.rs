@@ -2,10 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
-use portolan_core::{Error, Result};
+use portolan_core::Result;
 use portolan_http::cache::{Cache, FromCache};
 use portolan_http::har::{HarOptions, Recorder};
 use portolan_http::{Client, Middleware, Next, Request, Response};
@@ -30,8 +31,12 @@ impl Middleware for Numbered {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).ok_or_else(|| Error::usage("usage: middleware URL"))?;
+async fn main() -> ExitCode {
+    portolan_examples::start("usage: middleware URL", 1, run).await
+}
+
+pub async fn run(args: Vec<String>) -> Result<()> {
+    let url = &args[0];
     let recorder = Recorder::new(HarOptions::new());
     // The first one added sees a request first.
     let client = Client::builder()
@@ -40,7 +45,7 @@ async fn main() -> Result<()> {
         .middleware(recorder.clone())
         .build()?;
     for _ in 0..3 {
-        client.get(&url).send().await?.bytes().await?;
+        client.get(url).send().await?.bytes().await?;
     }
     println!("{}", recorder.take().to_json()?);
     Ok(())

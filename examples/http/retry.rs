@@ -2,15 +2,20 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use std::process::ExitCode;
 use std::time::Duration;
 
-use portolan_core::{Error, Result};
+use portolan_core::Result;
 use portolan_http::Client;
 use portolan_pool::{Budget, Retry};
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).ok_or_else(|| Error::usage("usage: retry URL"))?;
+async fn main() -> ExitCode {
+    portolan_examples::start("usage: retry URL", 1, run).await
+}
+
+pub async fn run(args: Vec<String>) -> Result<()> {
+    let url = &args[0];
     let retry = Retry::new()
         .attempts(4)
         .backoff(Duration::from_millis(100), Duration::from_secs(2))
@@ -19,9 +24,9 @@ async fn main() -> Result<()> {
     let client = Client::builder().retry(retry).first_byte_timeout(Duration::from_secs(5)).build()?;
     // A POST is sent again only if it is known that nothing came of it; the key says that twice does no harm.
     for request in [
-        client.get(&url),
-        client.post(&url).body("pay 5"),
-        client.post(&url).header("idempotency-key", "order-17").body("pay 5"),
+        client.get(url),
+        client.post(url).body("pay 5"),
+        client.post(url).header("idempotency-key", "order-17").body("pay 5"),
     ] {
         match request.send().await {
             Ok(response) => println!("{} after {} attempts", response.status(), response.attempts()),

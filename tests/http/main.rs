@@ -13,6 +13,7 @@
 
 mod coalescing;
 mod events;
+mod examples;
 mod har;
 mod proxies;
 mod records;

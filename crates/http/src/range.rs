@@ -133,6 +133,33 @@ impl Resume {
         self.length.is_some_and(|length| self.received >= length)
     }
 
+    /// One line that keeps it beside what was received, so that another process may go on: how many bytes there are, how many
+    /// there will be, and what says that they are the same ones.
+    ///
+    /// ```
+    /// use portolan_http::range::Resume;
+    ///
+    /// let resume = Resume::from_text("1000 5000 \"v1\"").expect("it was written so");
+    /// assert_eq!((resume.received(), resume.length()), (1000, Some(5000)));
+    /// assert_eq!(resume.to_text(), "1000 5000 \"v1\"");
+    /// ```
+    pub fn to_text(&self) -> String {
+        let length = self.length.map_or_else(|| "-".to_owned(), |length| length.to_string());
+        format!("{} {length} {}", self.received, String::from_utf8_lossy(self.validator.as_bytes()))
+    }
+
+    /// What [`to_text`](Self::to_text) wrote; `None` if it didn't write this.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut words = text.trim_end().splitn(3, ' ');
+        let received = number(words.next()?)?;
+        let length = words.next().map(|word| if word == "-" { Some(None) } else { number(word).map(Some) })??;
+        let validator = words.next()?;
+        let sound = validator.starts_with('"') || httpdate::parse_http_date(validator).is_ok();
+        let fits = length.is_none_or(|length| received <= length);
+        let validator = HeaderValue::from_str(validator).ok().filter(|_| sound && fits)?;
+        Some(Self { validator, received, length })
+    }
+
     /// Adds to the fields of a request what asks for the rest.
     pub fn ask(&self, headers: &mut HeaderMap) {
         if let Ok(range) = HeaderValue::from_str(&format!("bytes={}-", self.received)) {
@@ -297,6 +324,39 @@ mod tests {
         let again = parts(200, &[("etag", "\"b\""), ("content-length", "20")]);
         assert_eq!(resume.judge(&again).unwrap(), Resumed::Restarts);
         assert_eq!((resume.received(), resume.length(), resume.is_complete()), (0, Some(20), false));
+    }
+
+    #[test]
+    fn a_download_is_kept_as_text_and_what_is_none_is_not_taken() {
+        for (fields, text) in [
+            (&[("etag", "\"a b\""), ("content-length", "10")][..], "4 10 \"a b\""),
+            (
+                &[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:39 GMT")],
+                "4 - Sun, 06 Nov 1994 08:49:37 GMT",
+            ),
+        ] {
+            let mut resume = Resume::new(&parts(200, fields)).unwrap();
+            resume.advance(4);
+            assert_eq!(resume.to_text(), text);
+            let again = Resume::from_text(&format!("{text}\n")).unwrap();
+            let (mut first, mut second) = (HeaderMap::new(), HeaderMap::new());
+            (resume.ask(&mut first), again.ask(&mut second));
+            assert_eq!((first, again.length()), (second, resume.length()));
+        }
+        for bad in [
+            "",
+            "4",
+            "4 10",
+            "x 10 \"a\"",
+            "4 x \"a\"",
+            "11 10 \"a\"",
+            "4 10 W/\"a\"",
+            "4 10 a",
+            "-4 10 \"a\"",
+            "4 10 \"a\"\nb",
+        ] {
+            assert!(Resume::from_text(bad).is_none(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Response {
         Self(Box::new(Whole { parts, body, meta }))
     }
 
-    pub(crate) fn parts(&self) -> &Parts {
+    /// Status, version, fields and extensions together, as the `http` crate has them.
+    pub fn parts(&self) -> &Parts {
         &self.0.parts
     }
 
