@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
     portolan_examples::start(USAGE, 4, run).await
 }
 
-pub async fn run(args: Vec<String>) -> Result<()> {
+async fn run(args: Vec<String>) -> Result<()> {
     let [url, ca, cert, key, ..] = args.as_slice() else { return Err(Error::usage(USAGE)) };
     let read = |path: &str| {
         std::fs::read(path).map_err(|error| Error::usage(format!("{path} can't be read")).with_source(error))

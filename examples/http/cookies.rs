@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: cookies FILE URL..", 1, run).await
 }
 
-pub async fn run(mut args: Vec<String>) -> Result<()> {
+async fn run(mut args: Vec<String>) -> Result<()> {
     let path = args.remove(0);
     let jar = Arc::new(Jar::new());
     if let Ok(text) = tokio::fs::read_to_string(&path).await {

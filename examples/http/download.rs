@@ -21,6 +21,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: download URL FILE", 2, run).await
 }
 
+/// What it does with the words that it was called with.
 pub async fn run(args: Vec<String>) -> Result<()> {
     let (url, path) = (&args[0], &args[1]);
     // The bytes of the wire are counted, so none are to be undone.

@@ -33,6 +33,7 @@ async fn main() -> ExitCode {
     portolan_examples::start(USAGE, 1, run).await
 }
 
+/// What it does with the words that it was called with.
 pub async fn run(args: Vec<String>) -> Result<()> {
     let (client, wanted) = read(args)?;
     for url in &wanted.urls {

@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: h3_upgrade URL", 1, run).await
 }
 
-pub async fn run(args: Vec<String>) -> Result<()> {
+async fn run(args: Vec<String>) -> Result<()> {
     let url = &args[0];
     let memory = AltSvcCache::new();
     let client = Client::builder().alt_svc(memory.clone()).build()?;

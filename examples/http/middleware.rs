@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: middleware URL", 1, run).await
 }
 
-pub async fn run(args: Vec<String>) -> Result<()> {
+async fn run(args: Vec<String>) -> Result<()> {
     let url = &args[0];
     let recorder = Recorder::new(HarOptions::new());
     // The first one added sees a request first.

@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: parallel URL [COUNT [CONNECTIONS]]", 1, run).await
 }
 
+/// What it does with the words that it was called with.
 pub async fn run(args: Vec<String>) -> Result<()> {
     let number = |at: usize, default| match args.get(at) {
         Some(text) => text.parse().map_err(|_| Error::usage(format!("{text:?} is no number"))),

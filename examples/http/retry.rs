@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: retry URL", 1, run).await
 }
 
-pub async fn run(args: Vec<String>) -> Result<()> {
+async fn run(args: Vec<String>) -> Result<()> {
     let url = &args[0];
     let retry = Retry::new()
         .attempts(4)

@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     portolan_examples::start("usage: upload URL FILE [--form]", 2, run).await
 }
 
-pub async fn run(args: Vec<String>) -> Result<()> {
+async fn run(args: Vec<String>) -> Result<()> {
     let (url, path) = (&args[0], &args[1]);
     let missing = |error: std::io::Error| Error::usage(format!("{path} can't be read")).with_source(error);
     let file = tokio::fs::File::open(path).await.map_err(missing)?;

@@ -169,7 +169,7 @@ async fn a_pin_must_be_in_the_chain() {
     }
     net(server.authority.client().pin(Pin::new([7; 32])).pin(right)).connect_tls(&to, &[]).await.unwrap();
     let wrong = net(server.authority.client().pin(Pin::new([7; 32]))).connect_tls(&to, &[]).await.unwrap_err();
-    assert_eq!(wrong.kind(), Kind::Tls);
+    assert!(wrong.kind() == Kind::Tls && wrong.message().ends_with("no key of its chain is pinned"), "{wrong}");
     // A pin is demanded besides a valid chain, not instead of one.
     let distrusted = Tls::builder().roots(Roots::Custom).root_pem(Authority::new().pem.as_bytes()).pin(right);
     assert_eq!(net(distrusted).connect_tls(&to, &[]).await.unwrap_err().kind(), Kind::Tls);
@@ -217,7 +217,7 @@ async fn the_name_is_checked_and_danger_is_loud() {
     let to = serve(server.config, None).await;
     let net_ = net(server.authority.client());
     let wrong = net_.connect_tls(&to, &[]).await.unwrap_err();
-    assert!(wrong.kind() == Kind::Tls && wrong.message().contains("NotValidForName"), "{wrong}");
+    assert!(wrong.kind() == Kind::Tls && wrong.message().contains("not valid for name \"localhost\""), "{wrong}");
     exchange(&mut net_.connect_tls_as(&to, "other.test", &[]).await.unwrap()).await.unwrap();
     let any = Tls::builder().dangerous().accept_any_certificate();
     exchange(&mut net(any).connect_tls(&to, &[]).await.unwrap()).await.unwrap();

@@ -16,11 +16,11 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use portolan_core::{Kind, Phase};
+use portolan_core::{Kind, Phase, Pin, Roots, Tls};
 use portolan_http::cache::{Cache, FromCache};
-use portolan_http::{Body, Client, Middleware, Next, Redirect, Request, Response};
-use portolan_testbed::Certs;
+use portolan_http::{Body, Client, Middleware, Next, Redirect, Request, Response, Version};
 use portolan_testbed::rogue::{Rogue, Script};
+use portolan_testbed::{Certs, Leaf, ServerTls};
 use support::{Handler, Reply, Web, connector, heads, reply};
 
 fn with(mut reply: Reply, fields: &[(&'static str, &str)]) -> Reply {
@@ -366,5 +366,34 @@ async fn connections_follow_their_name_when_it_leads_elsewhere() {
         };
         tokio::time::timeout(Duration::from_secs(10), moved).await.unwrap();
         assert_eq!(text(stays.get(&url).send().await.unwrap()).await, "here", "nobody asked it to look");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_said_in_words() {
+    let certs = Certs::new();
+    let tls = |leaf| ServerTls::with(certs.sign(&leaf));
+    let pin = Pin::new([7; 32]);
+    for (server, roots, pin, words) in [
+        (ServerTls::new(&certs), &certs.client, None, "its authority is not trusted"),
+        (tls(Leaf::server(["other.test"])), &certs.ca, None, "not valid for name \"localhost\""),
+        (tls(Leaf::server(["localhost"]).expired()), &certs.ca, None, "certificate expired"),
+        (ServerTls::new(&certs), &certs.ca, Some(pin), "no key of its chain is pinned"),
+    ] {
+        let web = Web::with(server.clone().alpn(["h2", "http/1.1"]), heads(|_| reply(200, ""))).await;
+        let (quic, _) = support::quic::serve(server, support::quic::ANY, support::quic::answers);
+        let trust = Tls::builder().roots(Roots::Custom).root_pem(roots.as_bytes());
+        let trust = pin.into_iter().fold(trust, |trust, pin| trust.pin(pin)).build().unwrap();
+        let client = Client::builder().tls(trust).resolve("localhost", [web.addr.ip()]).build().unwrap();
+        for (version, port) in [
+            (Version::Http1Only, web.addr.port()),
+            (Version::Http2Only, web.addr.port()),
+            (Version::Http3Only, quic.port()),
+        ] {
+            let error = client.get(format!("https://localhost:{port}/")).version(version).send().await.unwrap_err();
+            assert_eq!((error.kind(), error.delivery()), (Kind::Tls, portolan_core::Delivery::NotSent), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(words) && said.contains(&format!("localhost:{port}")), "{version:?}: {said}");
+        }
     }
 }

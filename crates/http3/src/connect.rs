@@ -175,6 +175,15 @@ pub(crate) async fn handshaken(connecting: quinn::Connecting, socket: &Socket) -
     }
 }
 
+/// What TLS says of a certificate, as it is said over TCP.
+fn in_words(reason: &str) -> String {
+    match reason.strip_prefix("invalid peer certificate: ") {
+        Some("UnknownIssuer") => "certificate refused: its authority is not trusted (UnknownIssuer)".to_owned(),
+        Some(why) => format!("certificate refused: {why}"),
+        None => reason.to_owned(),
+    }
+}
+
 /// Why the handshake failed.
 fn failed(error: ConnectionError, socket: &Socket) -> Error {
     if let Some(kind) = socket.failed() {
@@ -189,7 +198,7 @@ fn failed(error: ConnectionError, socket: &Socket) -> Error {
     };
     let failed = match &error {
         ConnectionError::TransportError(inner) if CRYPTO_ERRORS.contains(&inner.code.into()) => {
-            tls(inner.reason.clone(), inner.code.into())
+            tls(in_words(&inner.reason), inner.code.into())
         }
         ConnectionError::ConnectionClosed(close) if CRYPTO_ERRORS.contains(&close.error_code.into()) => {
             tls("peer refused the handshake".to_owned(), close.error_code.into())

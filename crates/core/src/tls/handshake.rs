@@ -47,7 +47,13 @@ fn handshake_error(error: std::io::Error) -> Error {
         rustls::Error::AlertReceived(alert) => {
             (format!("peer sent the alert {alert:?}"), Some(i64::from(u8::from(*alert))))
         }
-        rustls::Error::InvalidCertificate(reason) => (format!("certificate refused: {reason:?}"), None),
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            ("certificate refused: its authority is not trusted (UnknownIssuer)".to_owned(), None)
+        }
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(reason)) => {
+            (format!("certificate refused: {}", reason.0), None)
+        }
+        rustls::Error::InvalidCertificate(reason) => (format!("certificate refused: {reason}"), None),
         rustls::Error::InvalidMessage(_) => ("peer does not speak TLS".to_owned(), None),
         rustls::Error::NoApplicationProtocol => ("no application protocol in common".to_owned(), None),
         other => (other.to_string(), None),

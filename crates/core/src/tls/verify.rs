@@ -6,7 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Pin;
@@ -31,6 +31,18 @@ pub(super) struct Pinned {
     pub(super) provider: Arc<CryptoProvider>,
 }
 
+/// Why a certificate that is good is refused all the same.
+#[derive(thiserror::Error)]
+#[error("no key of its chain is pinned")]
+struct NotPinned;
+
+/// In words too: QUIC tells no more of an error than its text, which is this.
+impl std::fmt::Debug for NotPinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
@@ -47,7 +59,7 @@ impl ServerCertVerifier for Pinned {
         if pinned(leaf) || others.iter().any(pinned) {
             Ok(verified)
         } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(NotPinned)))))
         }
     }
 
