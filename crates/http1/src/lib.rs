@@ -11,9 +11,8 @@
 //!   are errors, and the connection is not used again. Heads, fields, chunk extensions, trailers and informational responses
 //!   are bounded; see [`Options`].
 //!
-//! Heads are read by `fields.rs` and not by httparse, which fills a table of fields that is then gone through again: with one pass, and
-//! what else changed with it, a GET of the HTTP client fell from 22,000 to 17,900 instructions. A test holds both to the same
-//! results, with every byte of some heads changed, left out and put in.
+//! Heads are read by httparse, with a table of fields on the stack; values stay slices of what was read. Reading them line by
+//! line without it cost 180 instructions more for a GET against nginx (valgrind), not less.
 //!
 //! There is no task beneath: [`send`] writes the request and reads the head of the response, and [`RecvBody`] reads on when it
 //! is polled. Whoever holds the connection (a box, a pool's lease, `&mut`) gets it back by the body's end.

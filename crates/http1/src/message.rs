@@ -7,14 +7,14 @@ use portolan_core::{Delivery, Error, Kind, Phase, Result};
 use portolan_wire::DecodeError;
 
 use crate::ext::Reason;
-use crate::fields::{Flaw, fields, status_line};
+use crate::fields;
 use crate::head::{Asked, decimal, forbidden_in_trailers, lists};
 use crate::options::Options;
 
-/// What most heads fit in: asking for it at once saves growing.
-const USUAL_FIELDS: usize = 12;
 /// Empty lines that are forgiven before a head.
 const MAX_BLANK: usize = 4;
+/// What there is of a head is read anew while it is no longer than this, so that what is none is known for that at once.
+const SHORT: usize = 1024;
 
 /// How the body of a response ends (RFC 9112 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,58 +49,55 @@ pub(crate) fn decode(src: &mut BytesMut, seen: &mut Seen, options: &Options) -> 
         src.advance(if src[0] == b'\n' { 1 } else { 2 });
         seen.blank += 1;
     }
-    if src[..] == *b"\r" {
-        return Ok(None);
+    match src[..] {
+        [b'\r'] => return Ok(None),
+        [b'\r' | b'\n', ..] => return Err(broken(format!("expected a response's head, saw {}", excerpt(src)))),
+        _ => {}
     }
-    // Whoever speaks something else may never send an empty line.
-    if !src.iter().zip(b"HTTP/1.").all(|(seen, expected)| seen == expected) {
-        return Err(broken(format!("expected a response's head, saw {}", excerpt(src))));
-    }
-    let Some(end) = section_end(src, seen.bytes) else {
+    let lines = if seen.bytes == 0 || section_end(src, seen.bytes).is_some() {
+        fields::lines(src, options.max_headers).map_err(|error| refused(error, src, options))?
+    } else {
+        // One that comes in many pieces is not read anew with each of them.
+        None
+    };
+    let Some(lines) = lines else {
         if src.len() > options.max_head {
             return Err(too_long(options));
         }
-        seen.bytes = src.len().saturating_sub(3);
+        seen.bytes = if src.len() < SHORT { 0 } else { src.len() - 3 };
         return Ok(None);
     };
-    if end > options.max_head {
+    if lines.fields.len > options.max_head {
         return Err(too_long(options));
     }
     seen.bytes = 0;
-    let block = src.split_to(end).freeze();
-    parse(&block, options).map(Some)
-}
-
-fn parse(block: &Bytes, options: &Options) -> Result<Head> {
-    let line = status_line(block).ok_or_else(|| broken(format!("expected a status line, saw {}", excerpt(block))))?;
     let mut parts = Response::new(()).into_parts().0;
-    parts.status = line.status;
-    parts.version = if line.is_1_0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    if !line.reason.is_empty() && parts.status.canonical_reason() != Some(line.reason) {
-        parts.extensions.insert(Reason(line.reason.into()));
+    parts.status = lines.status;
+    parts.version = if lines.is_1_0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    if !lines.reason.is_empty() && parts.status.canonical_reason() != Some(lines.reason) {
+        parts.extensions.insert(Reason(lines.reason.into()));
     }
+    let (is_1_0, fields) = (lines.is_1_0, lines.fields);
     let (mut close, mut keep) = (false, false);
-    parts.headers.reserve(USUAL_FIELDS);
-    let fields = fields(block, line.end, options.max_headers, |name, value| {
+    parts.headers.reserve(fields.count());
+    let block = src.split_to(fields.len).freeze();
+    let taken = fields.take(&block, |name, value| {
         if name == header::CONNECTION {
             // What HTTP/1.1 does by itself need not be looked for.
-            keep |= line.is_1_0 && lists(value.as_bytes(), b"keep-alive");
+            keep |= is_1_0 && lists(value.as_bytes(), b"keep-alive");
             close |= lists(value.as_bytes(), b"close");
         }
         parts.headers.append(name, value);
     });
-    fields.map_err(|flaw| match flaw {
-        Flaw::TooMany => too_many(options),
-        flaw => broken(format!("expected {}, saw {}", expected(flaw), excerpt(block))),
-    })?;
+    taken.map_err(|error| refused(error, &block, options))?;
     // RFC 9110 8.6, RFC 9112 6.1: these have no body, and who says that they do may be followed by one.
     let at_odds =
         (parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT) && says_body(&parts.headers);
     if at_odds && parts.status != StatusCode::NO_CONTENT {
         return Err(broken("expected no body of an informational response, saw a length"));
     }
-    let keep_alive = !close && !at_odds && (keep || parts.version == Version::HTTP_11);
-    Ok(Head { parts, keep_alive })
+    let keep_alive = !close && !at_odds && (keep || !is_1_0);
+    Ok(Some(Head { parts, keep_alive }))
 }
 
 fn says_body(headers: &HeaderMap) -> bool {
@@ -108,12 +105,16 @@ fn says_body(headers: &HeaderMap) -> bool {
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
-fn expected(flaw: Flaw) -> &'static str {
-    match flaw {
-        Flaw::Open => "the end of a head",
-        Flaw::Name => "a field's name",
-        Flaw::Value => "a field's value",
-        Flaw::TooMany => "fewer fields",
+fn refused(error: httparse::Error, src: &[u8], options: &Options) -> Error {
+    match error {
+        // Whatever else is wrong with it.
+        _ if src.len() > options.max_head && section_end(src, 0).is_none_or(|end| end > options.max_head) => {
+            too_long(options)
+        }
+        httparse::Error::TooManyHeaders => {
+            answered(Error::new(Kind::Limit, format!("a response's head has more than {} fields", options.max_headers)))
+        }
+        error => broken(format!("expected a response's head, saw {}: {error}", excerpt(src))),
     }
 }
 
@@ -132,18 +133,19 @@ pub(crate) fn section_end(src: &[u8], from: usize) -> Option<usize> {
 
 /// A trailer section with its empty line. Fields that can't come late are left out (RFC 9110 6.5.1).
 pub(crate) fn trailers(block: &Bytes, max: usize) -> Result<HeaderMap, DecodeError> {
+    let refused = |error| match error {
+        httparse::Error::TooManyHeaders => DecodeError::too_long("trailers", 0),
+        httparse::Error::HeaderName => DecodeError::invalid("trailer name", 0),
+        _ => DecodeError::invalid("trailer value", 0),
+    };
+    let fields = fields::fields(block, max).map_err(refused)?.ok_or(DecodeError::truncated("trailers", 0))?;
     let mut map = HeaderMap::new();
-    let fields = fields(block, 0, max, |name, value| {
+    let taken = fields.take(block, |name, value| {
         if !forbidden_in_trailers(&name) {
             map.append(name, value);
         }
     });
-    fields.map(|()| map).map_err(|flaw| match flaw {
-        Flaw::Open => DecodeError::truncated("trailers", 0),
-        Flaw::TooMany => DecodeError::too_long("trailers", 0),
-        Flaw::Name => DecodeError::invalid("trailer name", 0),
-        Flaw::Value => DecodeError::invalid("trailer value", 0),
-    })
+    taken.map(|()| map).map_err(refused)
 }
 
 /// RFC 9112 6.3, and stricter where parsers could disagree.
@@ -192,10 +194,6 @@ fn answered(error: Error) -> Error {
 
 fn too_long(options: &Options) -> Error {
     answered(Error::new(Kind::Limit, format!("a response's head is longer than {} bytes", options.max_head)))
-}
-
-fn too_many(options: &Options) -> Error {
-    answered(Error::new(Kind::Limit, format!("a response's head has more than {} fields", options.max_headers)))
 }
 
 /// The first bytes of something that is no HTTP, for an error: whoever reads it knows what answered.
