@@ -1,6 +1,6 @@
 //! The client itself.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,8 +49,9 @@ struct Inner {
     broken: Broken,
 }
 
-/// Keys at hand, by the URL's own text: two cases of one name lead to equal keys.
-type Keys = HashMap<Box<str>, Vec<(Place, Key)>>;
+/// Keys at hand, by the URL's own text: two cases of one name lead to equal keys. Most programs talk to few origins, and a name
+/// from outside can make no tree slow.
+type Keys = BTreeMap<Box<str>, Vec<(Place, Key)>>;
 
 /// Which of the keys of an authority.
 #[derive(Clone, Copy, PartialEq, Eq)]

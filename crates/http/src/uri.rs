@@ -47,7 +47,7 @@ impl IntoUri for &String {
 /// Parses a URL. A space or a letter beyond ASCII in the path or the query is encoded, as browsers do.
 pub(crate) fn parse(text: &str) -> Result<Uri> {
     let text = without_fragment(text);
-    let plain = text.bytes().all(|byte| PLAIN[usize::from(byte)]);
+    let plain = text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]);
     let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim())?.parse() };
     // Never quote the text: it may hold a password.
     parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::liveness::{Life, Liveness};
 use crate::options::PoolOptions;
 use crate::reaper::Reaper;
-use crate::state::{Books, Idle, Metrics, Shared, Tag, Turn, retire_at, stale};
+use crate::state::{Books, Bucket, Idle, Metrics, Shared, Tag, Turn, retire_at, stale};
 
 /// How connections of one protocol are made, looked at and shared.
 pub trait Manage: Send + Sync + 'static {
@@ -272,7 +272,8 @@ impl<M: Manage> Place<M> {
         if live.life() != Life::Open {
             evict(&Arc::downgrade(pool), &self.key);
         }
-        let lease = Lease { pool: pool.clone(), key: self.key.clone(), conn: Some(conn), tag, shared, discard: false };
+        let lease =
+            Lease { pool: pool.clone(), key: self.key.clone(), held: Some((conn, tag)), shared, discard: false };
         // One connection serves as many as it has room for, and the next one makes another; where it turned out to be
         // nobody else's, they all make their own.
         let room = if shared {
@@ -324,7 +325,7 @@ impl<M: Manage> Inner<M> {
         let begun = match turn {
             Turn::Use(conn, tag, shared) => {
                 let (pool, key) = (self.clone(), key.clone());
-                Begun::Lease(Lease { pool, key, conn: Some(conn), tag, shared, discard: false })
+                Begun::Lease(Lease { pool, key, held: Some((conn, tag)), shared, discard: false })
             }
             Turn::Make => Begun::Make(Place {
                 pool: self.clone(),
@@ -403,8 +404,8 @@ impl<M: Manage> Inner<M> {
 pub struct Lease<M: Manage> {
     pool: Arc<Inner<M>>,
     key: M::Key,
-    conn: Option<M::Conn>,
-    tag: Tag,
+    /// Until it is dropped.
+    held: Option<(M::Conn, Tag)>,
     shared: bool,
     discard: bool,
 }
@@ -412,7 +413,7 @@ pub struct Lease<M: Manage> {
 impl<M: Manage> Lease<M> {
     /// Whether it had been used before.
     pub fn is_reused(&self) -> bool {
-        self.tag.uses > 1
+        self.held.as_ref().is_some_and(|(_, tag)| tag.uses > 1)
     }
 
     /// What it was acquired for.
@@ -426,52 +427,48 @@ impl<M: Manage> Lease<M> {
     }
 }
 
-impl<M: Manage> Lease<M> {
-    /// Whether it is dead, or has served long or often enough.
-    fn is_worn(&self, options: &PoolOptions, now: clock::Instant) -> bool {
-        stale(&self.tag, now, options, now).is_some()
-    }
-}
-
 impl<M: Manage> Deref for Lease<M> {
     type Target = M::Conn;
 
     #[allow(clippy::expect_used, reason = "only the drop takes the connection out")]
     fn deref(&self) -> &M::Conn {
-        self.conn.as_ref().expect("a lease holds its connection until it is dropped")
+        &self.held.as_ref().expect("a lease holds its connection until it is dropped").0
     }
 }
 
 impl<M: Manage> DerefMut for Lease<M> {
     #[allow(clippy::expect_used, reason = "only the drop takes the connection out")]
     fn deref_mut(&mut self) -> &mut M::Conn {
-        self.conn.as_mut().expect("a lease holds its connection until it is dropped")
+        &mut self.held.as_mut().expect("a lease holds its connection until it is dropped").0
     }
 }
 
 impl<M: Manage> fmt::Debug for Lease<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("key", &self.key).field("live", &self.tag.live).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("key", &self.key)
+            .field("live", &self.held.as_ref().map(|(_, tag)| &tag.live))
+            .finish_non_exhaustive()
     }
 }
 
 impl<M: Manage> Drop for Lease<M> {
     fn drop(&mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
-        // What is to be dropped without the lock.
-        let (mut trash, mut own) = (Vec::new(), None);
+        let Some((mut conn, tag)) = self.held.take() else { return };
+        let mut trash = Vec::new();
         let pool = &*self.pool;
         let fit = !self.discard && (self.shared || pool.manager.is_done(&mut conn));
-        let mut books = pool.lock();
+        let mut guard = pool.lock();
+        let books = &mut *guard;
         let full = books.open >= pool.options.total;
         let closed = books.closed;
         let now = clock::now();
         let mut gone = true;
-        if self.shared {
-            own = Some(conn);
+        // What is to be dropped without the lock.
+        let own = if self.shared {
             let mut untidy = false;
             if let Some(bucket) = books.buckets.get_mut(&self.key)
-                && let Some(entry) = bucket.shared.iter_mut().find(|entry| entry.tag.id == self.tag.id)
+                && let Some(entry) = bucket.shared.iter_mut().find(|entry| entry.tag.id == tag.id)
             {
                 gone = false;
                 entry.leases -= 1;
@@ -484,29 +481,36 @@ impl<M: Manage> Drop for Lease<M> {
             if untidy {
                 books.tidy(&self.key, &pool.options, now, &mut trash);
             }
-        } else if fit && !closed && !self.is_worn(&pool.options, now) {
-            let bucket = books.buckets.entry(self.key.clone()).or_default();
-            // A waiting caller takes it whatever the limit of idle ones.
-            if bucket.idle.len() < pool.options.idle_per_key || !bucket.waiters.is_empty() {
-                bucket.idle.push_back(Idle { conn, tag: self.tag.clone(), since: now });
-                gone = false;
-            } else {
-                books.metrics.retired += 1;
-                own = Some(conn);
-            }
+            Some((conn, tag))
         } else {
-            let worn = fit && self.tag.live.life() == Life::Open;
-            *(if worn { &mut books.metrics.retired } else { &mut books.metrics.dead }) += 1;
-            own = Some(conn);
-        }
+            let stays = fit && !closed && stale(&tag, now, &pool.options, now).is_none();
+            let bucket = if stays { books.buckets.get_mut(&self.key) } else { None };
+            // A waiting caller takes it whatever the limit of idle ones.
+            let room =
+                |bucket: &&mut Bucket<_>| bucket.idle.len() < pool.options.idle_per_key || !bucket.waiters.is_empty();
+            match bucket.filter(room) {
+                Some(bucket) => {
+                    bucket.idle.push_back(Idle { conn, tag, since: now });
+                    gone = false;
+                    None
+                }
+                None => {
+                    let worn = fit && tag.live.life() == Life::Open;
+                    *(if worn { &mut books.metrics.retired } else { &mut books.metrics.dead }) += 1;
+                    Some((conn, tag))
+                }
+            }
+        };
         if gone && !closed {
-            self.tag.live.unwatch();
+            if let Some((_, tag)) = &own {
+                tag.live.unwatch();
+            }
             books.release(&self.key, false);
         } else if !closed && !books.reaper.as_ref().is_some_and(Reaper::is_there) {
             books.reaper = Reaper::new(&self.pool, books.runtime.as_ref());
         }
         let next = if closed { None } else { books.next_waiter(&self.key, full) };
-        drop(books);
+        drop(guard);
         pool.call(next, &self.key, full);
         drop((own, trash));
     }

@@ -185,37 +185,35 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
             Some(bucket) if bucket.is_untidy(options, now) => self.tidy(key, options, now, trash),
             _ => {}
         }
-        let bucket = self.buckets.entry(key.clone()).or_default();
-        for shared in &mut bucket.shared {
-            if shared.leases < shared.capacity
-                && let Some(conn) = manager.share(&shared.conn)
-            {
-                shared.leases += 1;
-                shared.tag.uses += 1;
-                self.metrics.leases += 1;
-                self.metrics.reused += u64::from(shared.tag.uses > 1);
-                return Turn::Use(conn, shared.tag.clone(), true);
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            for shared in &mut bucket.shared {
+                if shared.leases < shared.capacity
+                    && let Some(conn) = manager.share(&shared.conn)
+                {
+                    shared.leases += 1;
+                    shared.tag.uses += 1;
+                    self.metrics.leases += 1;
+                    self.metrics.reused += u64::from(shared.tag.uses > 1);
+                    return Turn::Use(conn, shared.tag.clone(), true);
+                }
             }
-        }
-        // The one used last is the likeliest to be alive.
-        while let Some(mut idle) = bucket.idle.pop_back() {
-            if stale(&idle.tag, idle.since, options, now).is_none() && manager.is_fit(&mut idle.conn) {
-                idle.tag.uses += 1;
-                self.metrics.leases += 1;
-                self.metrics.reused += 1;
-                return Turn::Use(idle.conn, idle.tag, false);
+            // The one used last is the likeliest to be alive.
+            while let Some(mut idle) = bucket.idle.pop_back() {
+                if stale(&idle.tag, idle.since, options, now).is_none() && manager.is_fit(&mut idle.conn) {
+                    idle.tag.uses += 1;
+                    self.metrics.leases += 1;
+                    self.metrics.reused += 1;
+                    return Turn::Use(idle.conn, idle.tag, false);
+                }
+                idle.tag.live.unwatch();
+                trash.push(idle.conn);
+                bucket.open -= 1;
+                self.open -= 1;
+                self.metrics.dead += 1;
             }
-            idle.tag.live.unwatch();
-            trash.push(idle.conn);
-            bucket.open -= 1;
-            self.open -= 1;
-            self.metrics.dead += 1;
-        }
-        if bucket.making > 0 && manager.is_shared(key) {
-            return Turn::Wait;
-        }
-        if bucket.open >= options.per_key {
-            return Turn::Wait;
+            if bucket.open >= options.per_key || (bucket.making > 0 && manager.is_shared(key)) {
+                return Turn::Wait;
+            }
         }
         if self.open >= options.total && !self.make_room(key, trash) {
             return Turn::Wait;
@@ -358,7 +356,8 @@ pub(crate) fn stale(tag: &Tag, since: Instant, options: &PoolOptions, now: Insta
         return Some(true);
     }
     let old = tag.retire_at.is_some_and(|at| at <= now) || options.uses.is_some_and(|uses| tag.uses >= uses);
-    let idle = options.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+    let end = options.idle_timeout.and_then(|limit| since.checked_add(limit));
+    let idle = end.is_some_and(|end| end <= now);
     (old || idle).then_some(false)
 }
 
