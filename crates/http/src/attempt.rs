@@ -187,8 +187,9 @@ impl Client {
             let options = conn.options().first_byte(first_byte).idle(idle);
             conn.set_options(options);
         }
-        let (head, body) = match Held::new(lease) {
-            Ok(held) => {
+        let (head, body) = match &*lease {
+            Conn::H1(..) => {
+                let held = Held::new(lease);
                 let asked = held.proxy_fields().filter(|_| !parts.headers.contains_key(header::PROXY_AUTHORIZATION));
                 let asked = asked.map(|fields| fields.contains_key(header::PROXY_AUTHORIZATION));
                 let (head, body) = h1::send_parts(held, parts, body).await?.into_parts();
@@ -197,7 +198,21 @@ impl Client {
                 }
                 (head, Incoming::h1(body))
             }
-            Err(lease) => Box::pin(shared(lease, parts, body, first_byte, idle)).await?,
+            Conn::H2(conn) => {
+                let response = conn.send.send_parts_within(parts, body, first_byte).await?;
+                let (head, body) = response.into_parts();
+                (head, Incoming::h2(body, lease, idle))
+            }
+            Conn::H3(conn) => {
+                let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
+                let body = Watched { body, progress: progress.clone() };
+                let response = {
+                    let mut work = Box::pin(conn.send.send_parts(parts, body));
+                    patient(first_byte, progress.as_deref(), work.as_mut()).await?
+                };
+                let (head, body) = response.into_parts();
+                (head, Incoming::h3(body, lease, idle))
+            }
         };
         Ok(Response::new(head, body, Meta::new(info, self.settings().max_body)))
     }
@@ -273,39 +288,6 @@ fn unwelcome(headers: &HeaderMap, asked: bool) -> Error {
             .with_protocol(crate::PROTOCOL);
     }
     kit::refusal(407, "", offered, asked, b"").with_delivery(Delivery::Refused).with_protocol(crate::PROTOCOL)
-}
-
-/// The same on a connection that others use too.
-async fn shared<B>(
-    lease: Lease<Manager>,
-    parts: &Parts,
-    body: B,
-    first_byte: Option<Duration>,
-    idle: Option<Duration>,
-) -> Result<(http::response::Parts, Incoming)>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    match &*lease {
-        Conn::H2(conn) => {
-            let response = conn.send.send_parts_within(parts, body, first_byte).await?;
-            let (head, body) = response.into_parts();
-            Ok((head, Incoming::h2(body, lease, idle)))
-        }
-        Conn::H3(conn) => {
-            let progress = (!body.is_end_stream()).then(Arc::<AtomicU64>::default);
-            let body = Watched { body, progress: progress.clone() };
-            let response = {
-                // Boxed by itself: two pieces of up to 1 KiB are what allocators have at hand, one of twice that is not.
-                let mut work = Box::pin(conn.send.send_parts(parts, body));
-                patient(first_byte, progress.as_deref(), work.as_mut()).await?
-            };
-            let (head, body) = response.into_parts();
-            Ok((head, Incoming::h3(body, lease, idle)))
-        }
-        Conn::H1(..) => Err(Error::usage("a connection of no kind")),
-    }
 }
 
 /// Waits for `work` as long as the upload moves, and `limit` beyond.

@@ -321,13 +321,10 @@ fn proxy_fields(fields: &[(String, Secret)]) -> Result<HeaderMap> {
 pub(crate) struct Held(Lease<Manager>);
 
 impl Held {
-    /// The connection in `lease`, or the lease back.
-    #[allow(
-        clippy::result_large_err,
-        reason = "the lease goes on to the other versions, and a box would cost each of them"
-    )]
-    pub(crate) fn new(lease: Lease<Manager>) -> Result<Self, Lease<Manager>> {
-        if matches!(*lease, Conn::H1(..)) { Ok(Self(lease)) } else { Err(lease) }
+    /// The connection in `lease`, which is one of HTTP/1.1.
+    pub(crate) fn new(lease: Lease<Manager>) -> Self {
+        debug_assert!(matches!(*lease, Conn::H1(..)));
+        Self(lease)
     }
 }
 

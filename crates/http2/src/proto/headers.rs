@@ -218,16 +218,18 @@ impl Stream {
 fn content_length(fields: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut said = None;
     for value in fields.get_all(header::CONTENT_LENGTH) {
-        let digits = value.as_bytes();
-        let length = match std::str::from_utf8(digits) {
-            Ok(text) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => text.parse().ok(),
-            _ => None,
-        };
-        let length: u64 = length.ok_or("a content-length that is no number")?;
+        let length = decimal(value.as_bytes()).ok_or("a content-length that is no number")?;
         if said.is_some_and(|said| said != length) {
             return Err("two content-lengths that differ");
         }
         said = Some(length);
     }
     Ok(said)
+}
+
+/// Digits alone, within 64 bits (RFC 9110 8.6).
+fn decimal(text: &[u8]) -> Option<u64> {
+    let (first, rest) = text.split_first()?;
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte & 15));
+    rest.iter().try_fold(digit(first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }

@@ -42,7 +42,12 @@ impl Received {
         if data.len() > GATHER_BELOW {
             return false;
         }
-        self.tail.extend_from_slice(data);
+        if self.tail.is_empty() {
+            // Most bodies of this kind are one frame: room for that one alone.
+            self.tail = BytesMut::from(data);
+        } else {
+            self.tail.extend_from_slice(data);
+        }
         if self.tail.len() >= GATHERED {
             self.chunks.push_back(self.tail.split().freeze());
         }
