@@ -1,4 +1,4 @@
-//! Real servers: `websockets`, aiohttp and hypercorn of Python, `ws` and `http2` of node, nghttpx. Each is skipped, and said
+//! Real servers: `websockets`, aiohttp and hypercorn of Python, `ws` and `http2` of node, nghttpx, mosquitto. Each is skipped, and said
 //! so, where it is not installed.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests fail by panicking")]
@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use portolan_core::{Connector, Endpoint, Kind, Roots, Tls};
-use portolan_testbed::{Certs, Server, Spec, folder, free_port};
+use portolan_core::{Connector, Endpoint, Kind, Phase, Roots, Tls, clock};
+use portolan_testbed::{Certs, Server, Service, Spec, folder, free_port};
 use portolan_websocket::{CloseCode, DataKind, Deflate, Message, Options, Rejected, Request, WebSocket};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const VENVS: &str = "/opt/portolan-testbed";
 
@@ -86,13 +86,17 @@ impl Peer {
     }
 
     async fn h2(&self) -> portolan_http2::SendRequest {
+        self.h2_with(portolan_http2::Options::new()).await
+    }
+
+    async fn h2_with(&self, options: portolan_http2::Options) -> portolan_http2::SendRequest {
         let endpoint = Endpoint::new("localhost", self.port).unwrap();
         let stream = match self.certs {
             Some(_) => self.net().connect_tls(&endpoint, &[b"h2"]).await.unwrap(),
             None => self.net().connect(&endpoint).await.unwrap(),
         };
         assert!(self.certs.is_none() || stream.alpn() == Some(b"h2"));
-        let (client, connection) = portolan_http2::handshake(stream, portolan_http2::Options::new()).unwrap();
+        let (client, connection) = portolan_http2::handshake(stream, options).unwrap();
         tokio::spawn(connection);
         client
     }
@@ -262,6 +266,71 @@ async fn hypercorn_over_http_1_and_2() {
         }
     }
     record(&versions(&python, &["hypercorn"]), "HTTP/1.1 and HTTP/2, permessage-deflate", 6);
+}
+
+#[tokio::test]
+async fn sockets_that_nobody_reads_do_not_stop_another_of_their_connection() {
+    let Some(python) = python("hypercorn") else { return };
+    let peer = Peer::start(&python, "hypercorn_echo.py", false);
+    let client = peer.h2_with(portolan_http2::Options::new().connection_window(1 << 20)).await;
+    let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let mut socket = WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap();
+        for _ in 0..8 {
+            socket.send(vec![7; 64 << 10]).await.unwrap();
+        }
+        unread.push(socket);
+    }
+    let mut socket = WebSocket::connect_h2(&client, &request, Options::new()).await.unwrap();
+    for len in [10, 100_000, 1 << 20, 4 << 20] {
+        let work = async {
+            socket.send(vec![9; len]).await?;
+            socket.recv().await
+        };
+        let echo = clock::within(Some(std::time::Duration::from_secs(60)), Phase::Total, work).await.unwrap();
+        assert!(echo == Some(vec![9; len].into()), "{len}");
+    }
+    for mut socket in unread {
+        for _ in 0..8 {
+            assert!(socket.recv().await.unwrap() == Some(vec![7; 64 << 10].into()));
+        }
+    }
+}
+
+/// MQTT 3.1.1 by hand over the byte stream: a connection, a subscription, a message that comes back.
+#[tokio::test]
+async fn mosquitto_speaks_mqtt_over_the_byte_stream() {
+    let (plain, port) = (free_port(), free_port());
+    // It refuses to start with a listener for WebSockets alone.
+    let config = format!("listener {plain} 127.0.0.1\nallow_anonymous true\nlistener {port}\nprotocol websockets\n");
+    let broker =
+        Service::new("mosquitto", "mosquitto").file("mosquitto.conf", config).args(["-c", "$D/mosquitto.conf"]);
+    let Some(_broker) = broker.accepts(SocketAddr::from(([127, 0, 0, 1], port))).start() else { return };
+    let request = Request::new(&format!("ws://127.0.0.1:{port}/mqtt")).unwrap().subprotocol("mqtt").unwrap();
+    let socket = WebSocket::open(&Connector::default(), &request, Options::new()).await.unwrap();
+    assert_eq!(socket.subprotocol(), Some("mqtt"));
+    let mut io = socket.into_io();
+    // Packets and messages have borders of their own (MQTT 6.0): the first packet goes byte by byte.
+    for byte in b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01p" {
+        io.write_all(&[*byte]).await.unwrap();
+    }
+    let mut answer = [0; 4];
+    io.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    let body = vec![b'z'; 5000];
+    let publish = [&[0x30, 0x8b, 0x27, 0, 1, b't'][..], &body].concat();
+    io.write_all(&[b"\x82\x06\0\x01\0\x01t\0", &publish[..]].concat()).await.unwrap();
+    let mut answer = [0; 5];
+    io.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x90, 3, 0, 1, 0]);
+    let mut back = vec![0; publish.len()];
+    io.read_exact(&mut back).await.unwrap();
+    assert!(back == publish);
+    io.write_all(&[0xe0, 0]).await.unwrap();
+    io.shutdown().await.unwrap();
+    let version = said(Command::new("mosquitto").arg("-h")).lines().next().unwrap_or("mosquitto").to_owned();
+    portolan_testbed::record("websocket", "peer", &version, "a byte stream, MQTT inside", 3);
 }
 
 /// Opens and exercises one, plain and compressed.
