@@ -69,6 +69,7 @@ impl Outbound {
     }
 
     /// Takes a message whole; ask [`has_room`](Self::has_room) before.
+    #[inline]
     pub(crate) fn message(&mut self, message: Message) -> Result<()> {
         match message {
             Message::Text(text) => self.data(DataKind::Text, text.into_bytes(), true),

@@ -132,6 +132,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
     ///
     /// A connection that ends without one is an error of [`Kind::Closed`]. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Result<Option<Message>> {
+        if let Some(message) = self.core.at_hand() {
+            return Ok(Some(message));
+        }
         std::future::poll_fn(|cx| self.poll_recv(Wakers::same(cx))).await.transpose()
     }
 
@@ -140,13 +143,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
     /// It waits while the write buffer is full. Dropping the future before the message was taken leaves it unsent; dropping it
     /// later leaves the message in the buffer, to go with the next flush.
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<()> {
-        let mut message = Some(message.into());
-        std::future::poll_fn(|cx| self.poll_send(&mut message, cx.waker())).await?;
+        self.feed(message).await?;
         self.flush().await
     }
 
     /// Takes a message into the write buffer without flushing: for many small ones in a row.
     pub async fn feed(&mut self, message: impl Into<Message>) -> Result<()> {
+        if self.core.out.has_room() {
+            return self.start_send(message.into());
+        }
         let mut message = Some(message.into());
         std::future::poll_fn(|cx| self.poll_send(&mut message, cx.waker())).await
     }
@@ -184,6 +189,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
         if self.core.out.has_room() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
+    #[inline]
     pub(crate) fn start_send(&mut self, message: Message) -> Result<()> {
         self.core.writable()?;
         if let Message::Close(frame) = message {
@@ -204,6 +210,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
 
     /// The next whole message, as the caller wants to see it.
     pub(crate) fn poll_recv(&mut self, wakers: Wakers<'_>) -> Poll<Option<Result<Message>>> {
+        if let Some(message) = self.core.at_hand() {
+            return Poll::Ready(Some(Ok(message)));
+        }
         match ready!(self.poll_event(wakers, false)) {
             Ok(event) => Poll::Ready(event.map(|event| Ok(event.into_message()))),
             Err(error) => Poll::Ready(Some(Err(error))),
@@ -382,6 +391,21 @@ impl Core {
             writer_waits: false,
             subprotocol: None,
             options,
+        }
+    }
+
+    /// A short message that came together with others, as most do where there are many.
+    #[inline]
+    fn at_hand(&mut self) -> Option<Message> {
+        if self.phase != Stage::Open || self.skip {
+            return None;
+        }
+        match self.decoder.short(&mut self.input) {
+            Ok(whole) => whole.map(|(kind, data)| Event::Message(kind, data).into_message()),
+            Err(violation) => {
+                self.fail(violation);
+                None
+            }
         }
     }
 

@@ -98,6 +98,9 @@ impl From<Failure> for Violation {
     }
 }
 
+/// A message that lies in the buffer from its first byte to its last.
+type Whole = Result<Option<(DataKind, Bytes)>, Violation>;
+
 /// The receiving half of a connection. Whole messages come by [`Codec::decode`].
 #[derive(Debug)]
 pub struct Decoder {
@@ -185,15 +188,15 @@ impl Decoder {
     pub(crate) fn next(&mut self, src: &mut BytesMut, pieces: bool) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_none() {
-                if !pieces && let Some(event) = self.short(src)? {
-                    return Ok(Some(event));
+                if !pieces && let Some((kind, data)) = self.short(src)? {
+                    return Ok(Some(Event::Message(kind, data)));
                 }
                 let Some((header, at)) = Header::decode(src, self.rules)? else { return Ok(None) };
                 if header.opcode.is_control() {
                     return control(header, at, src);
                 }
-                if !pieces && let Some(event) = self.at_once(&header, at, src)? {
-                    return Ok(Some(event));
+                if !pieces && let Some((kind, data)) = self.at_once(&header, at, src)? {
+                    return Ok(Some(Event::Message(kind, data)));
                 }
                 self.begin(header)?;
                 src.advance(at);
@@ -208,7 +211,7 @@ impl Decoder {
     }
 
     /// A message of one frame that is here whole and not compressed, as most are: nothing need be kept of it.
-    fn at_once(&self, header: &Header, at: usize, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+    fn at_once(&self, header: &Header, at: usize, src: &mut BytesMut) -> Whole {
         let kind = match header.opcode {
             Opcode::Text => DataKind::Text,
             Opcode::Binary => DataKind::Binary,
@@ -222,16 +225,19 @@ impl Decoder {
     }
 
     /// The same by a look at two bytes: no fragment, nothing reserved, no mask, and a length that they hold.
-    fn short(&self, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+    #[inline]
+    pub(crate) fn short(&self, src: &mut BytesMut) -> Whole {
         let (kind, len) = match src.first_chunk::<2>() {
             Some(&[0x81, len @ ..=125]) => (DataKind::Text, len),
             Some(&[0x82, len @ ..=125]) => (DataKind::Binary, len),
             _ => return Ok(None),
         };
-        if self.rules.role == Role::Server { Ok(None) } else { self.whole(kind, 2, usize::from(len), src) }
+        let ours = self.rules.role == Role::Client && self.frame.is_none();
+        if ours { self.whole(kind, 2, usize::from(len), src) } else { Ok(None) }
     }
 
-    fn whole(&self, kind: DataKind, at: usize, len: usize, src: &mut BytesMut) -> Result<Option<Event>, Violation> {
+    #[inline]
+    fn whole(&self, kind: DataKind, at: usize, len: usize, src: &mut BytesMut) -> Whole {
         let end = at.saturating_add(len);
         if self.message.is_some() || len > self.limits.frame || len > self.limits.message || src.len() < end {
             return Ok(None);
@@ -243,7 +249,7 @@ impl Decoder {
             utf8.push(&data)?;
             utf8.finish()?;
         }
-        Ok(Some(Event::Message(kind, data)))
+        Ok(Some((kind, data)))
     }
 
     /// Takes up the header of a data frame; nothing is reserved for it.

@@ -11,6 +11,12 @@ use super::{PROTOCOL, mask};
 
 /// The longest header: two bytes, a length of eight, a key.
 const MAX_HEADER: usize = 14;
+/// The longest payload whose length is in the second byte of its header.
+const SHORT: u8 = 125;
+/// The first bit of a header: no fragment follows.
+const FIN: u8 = 0x80;
+/// The first bit of its second byte.
+const MASKED: u8 = 0x80;
 /// A payload is copied and masked in steps of this many bytes, so that the second pass finds it in the first cache.
 const STEP: usize = 8 << 10;
 
@@ -163,7 +169,28 @@ impl Encoder {
     }
 
     /// A frame of data out of a borrowed slice that is not compressed: the caller holds to what fits.
+    #[inline]
     pub(crate) fn slice(&mut self, kind: DataKind, data: &[u8], dst: &mut BytesMut) -> Result<()> {
+        match u8::try_from(data.len()) {
+            Ok(len @ ..=SHORT) if self.role == Role::Client => self.short(kind, len, data, dst),
+            _ => self.long(kind, data, dst),
+        }
+    }
+
+    /// Most frames of a client: a header whose length is known, and one pass over a payload of few bytes.
+    #[inline]
+    fn short(&mut self, kind: DataKind, len: u8, data: &[u8], dst: &mut BytesMut) -> Result<()> {
+        let key = self.keys.next()?;
+        let [a, b, c, d] = key;
+        dst.reserve(usize::from(SHORT) + MAX_HEADER);
+        dst.extend_from_slice(&[FIN | kind.opcode().bits(), MASKED | len, a, b, c, d]);
+        let start = dst.len();
+        dst.extend_from_slice(data);
+        mask::apply(dst.get_mut(start..).unwrap_or_default(), key, 0);
+        Ok(())
+    }
+
+    fn long(&mut self, kind: DataKind, data: &[u8], dst: &mut BytesMut) -> Result<()> {
         let key = self.key()?;
         dst.reserve(data.len().saturating_add(MAX_HEADER));
         Header { fin: true, compressed: false, opcode: kind.opcode(), len: data.len() as u64, key }.encode(dst);
@@ -205,6 +232,24 @@ impl Compression {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_frames_are_the_same_as_by_the_long_way() {
+        let mut encoder = Encoder::new(Role::Client, None, None);
+        for len in [0, 1, 63, 64, 124, 125, 126, 127, 200] {
+            let plain: Vec<u8> = (0..len).collect();
+            let (mut short, mut long) = (BytesMut::from("before"), BytesMut::from("before"));
+            encoder.slice(DataKind::Text, &plain, &mut short).unwrap();
+            encoder.long(DataKind::Text, &plain, &mut long).unwrap();
+            for frame in [&mut short, &mut long] {
+                let start = frame.len() - plain.len();
+                let key = *frame[..start].last_chunk::<4>().unwrap();
+                mask::apply(&mut frame[start..], key, 0);
+                frame[start - 4..start].fill(0);
+            }
+            assert_eq!(short, long, "{len}");
+        }
+    }
 
     #[test]
     fn a_long_payload_is_masked_where_it_lies_unless_somebody_else_holds_it() {

@@ -11,43 +11,49 @@ const KEYS: usize = 64;
 
 /// Fresh random keys, each given once. They come from the system's generator a batch at a time.
 pub(crate) struct Keys {
-    batch: [u8; KEYS * 4],
+    batch: [[u8; 4]; KEYS],
     at: usize,
 }
 
 impl Keys {
     pub(crate) fn new() -> Self {
-        Self { batch: [0; KEYS * 4], at: KEYS * 4 }
+        Self { batch: [[0; 4]; KEYS], at: KEYS }
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<[u8; 4]> {
-        if self.at >= self.batch.len() {
-            getrandom::fill(&mut self.batch).map_err(|_| {
-                Error::new(Kind::Unsupported, "no random numbers from the system")
-                    .with_protocol(PROTOCOL)
-                    .with_phase(Phase::Send)
-            })?;
-            self.at = 0;
+        if self.at >= KEYS {
+            self.fetch()?;
         }
-        let (_, rest) = self.batch.split_at_mut(self.at);
-        let Some(place) = rest.first_chunk_mut::<4>() else {
+        let Some(place) = self.batch.get_mut(self.at) else {
             return Err(Error::new(Kind::Unsupported, "out of mask keys"));
         };
-        self.at += 4;
+        self.at += 1;
         // A key that was given is not kept: the batch tells nothing about the past.
         Ok(std::mem::take(place))
+    }
+
+    #[cold]
+    fn fetch(&mut self) -> Result<()> {
+        getrandom::fill(self.batch.as_flattened_mut()).map_err(|_| {
+            let error = Error::new(Kind::Unsupported, "no random numbers from the system");
+            error.with_protocol(PROTOCOL).with_phase(Phase::Send)
+        })?;
+        self.at = 0;
+        Ok(())
     }
 }
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("left", &((self.batch.len() - self.at) / 4)).finish_non_exhaustive()
+        f.debug_struct("Keys").field("left", &(KEYS - self.at)).finish_non_exhaustive()
     }
 }
 
 /// Masks or unmasks `data`, which begins at byte `offset` of its payload.
 ///
 /// Written over arrays of 32 bytes, which compilers turn into vector instructions.
+#[inline]
 pub(crate) fn apply(data: &mut [u8], key: [u8; 4], offset: usize) {
     let by = match offset % 4 {
         0 => 0,
@@ -108,6 +114,6 @@ mod tests {
         // Of 1000 draws from 2^32 a repetition has odds of 1 in 8600; two would be no accident.
         assert!(seen.len() >= 999, "{} distinct keys of 1000", seen.len());
         let used = keys.at;
-        assert!(keys.batch[..used].iter().all(|byte| *byte == 0));
+        assert!(keys.batch[..used].iter().all(|key| *key == [0; 4]));
     }
 }
