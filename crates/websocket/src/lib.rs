@@ -6,7 +6,7 @@
 //! - **What works**: the opening handshake with subprotocols, origin, cookies, credentials (Basic, Bearer, Digest) and headers of one's own; messages
 //!   whole, in pieces as they arrive, and in fragments as they are made; text checked as it arrives; permessage-deflate
 //!   with context takeover and window bits; the closing handshake in every order, with a deadline; pings answered,
-//!   keepalive; halves for two tasks; backpressure counted in bytes; a byte stream for MQTT and its like ([`ByteStream`]);
+//!   keepalive; halves for two tasks; pings answered though the caller is busy ([`WebSocket::attended`]); backpressure counted in bytes; a byte stream for MQTT and its like ([`ByteStream`]);
 //!   connections that come back ([`Reconnecting`]). As much of the server's half as gateways and tests need
 //!   ([`handshake::accept`], [`Role::Server`]).
 //! - **What is not done**: redirects are given to the caller ([`Rejected`]), unless the HTTP client opens the connection; other extensions than
@@ -35,6 +35,7 @@
 //! # Ok(()) }
 //! ```
 
+mod attended;
 mod byte_stream;
 mod client;
 pub mod codec;
@@ -50,6 +51,7 @@ mod reconnect;
 mod socket;
 mod split;
 
+pub use attended::{Attendant, Attended};
 pub use byte_stream::ByteStream;
 pub use client::Carried;
 pub use codec::{CloseCode, CloseFrame, DataKind, Deflate, Message, Role, Text};
