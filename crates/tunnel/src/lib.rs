@@ -18,7 +18,7 @@
 //!   every stage; websockify and wstunnel of node as gateways for raw bytes. With words (half-close, reasons) the protocol
 //!   is our own, and no foreign gateway speaks it; any WebSocket client can.
 //! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the
-//!   gateway): 6.2 KiB for an idle tunnel, used before or not, since buffers are given back; 175 to 205 KiB with both
+//!   gateway): 6.5 KiB for an idle tunnel, used before or not, since buffers are given back; 174 to 205 KiB with both
 //!   directions stalled at full backpressure. Against a plain TCP relay with buffers of 64 KiB, in pairs on two cores
 //!   shared with other work: 1 GiB up at 0.78 to 0.98 of its speed (the client's masking included), down at 0.94 to 1.18,
 //!   round trips of 64 bytes at 0.91 to 1.13.
