@@ -9,9 +9,11 @@ use std::task::Waker;
 
 use bytes::BytesMut;
 use futures_util::future::{Either, select};
+use http::HeaderMap;
 use portolan_core::{ConnectionInfo, Delivery, Error, Kind, Phase, Result, clock};
 use portolan_hpack::Limits;
 use portolan_hpack::qpack::{Decoder, Encoder};
+use portolan_hpack::request::fields_size;
 use quinn::ConnectionError;
 use tokio::sync::{Notify, Semaphore};
 
@@ -355,6 +357,15 @@ impl Shared {
     pub(crate) fn refuse_uploads(&self) {
         let refused = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(refused);
+    }
+
+    /// Why the peer would not take these trailers, if it would not.
+    pub(crate) fn hinders(&self, trailers: &HeaderMap) -> Option<Error> {
+        let limit = self.lock().peer.max_field_section_size?;
+        let size = fields_size(trailers);
+        let message = || format!("trailers of {size} bytes, and the peer takes {limit}");
+        let error = || Error::new(Kind::Limit, message()).with_phase(Phase::Send).with_protocol(PROTOCOL);
+        (size as u64 > limit).then(error)
     }
 
     /// The error when the queue for streams is full.

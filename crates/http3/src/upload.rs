@@ -154,7 +154,8 @@ where
                 Err(_) => return,
             },
         };
-        if let Err(error) = request::check_trailers(&trailers) {
+        let hindered = request::check_trailers(&trailers).err().or_else(|| self.slot.shared.hinders(&trailers));
+        if let Some(error) = hindered {
             return self.fail(error.into());
         }
         let id = self.slot.id;

@@ -361,3 +361,63 @@ fn a_connection_given_back_outside_of_its_runtime_ends_on_time_too() {
     drop(lease);
     assert_eq!(pool.metrics().idle, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_ones_are_kept_up_to_a_number_of_each_key() {
+    for (most, kept) in [(0, 0), (1, 1), (3, 3), (5, 4)] {
+        let (pool, world) = pool(1, PoolOptions::default().idle_per_key(most));
+        let four = leased(&pool, "a", 4).await;
+        let other = pool.acquire(&"b").await.unwrap();
+        drop(four);
+        assert_eq!((pool.metrics().idle, pool.metrics().busy), (kept, 1));
+        drop(other);
+        assert_eq!(pool.metrics().idle, kept + usize::from(most > 0), "another key has places of its own");
+        // Those that are kept are used before new ones are made.
+        let made = world.made.load(Ordering::SeqCst);
+        drop(leased(&pool, "a", kept).await);
+        assert_eq!(world.made.load(Ordering::SeqCst), made);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_drains_takes_no_idle_place() {
+    let (pool, world) = pool(1, PoolOptions::default().idle_per_key(1));
+    let (first, second) = (pool.acquire(&"a").await.unwrap(), pool.acquire(&"a").await.unwrap());
+    world.live.lock().unwrap()[first.id].drain();
+    let kept = second.id;
+    drop(first);
+    drop(second);
+    assert_eq!((pool.metrics().idle, pool.metrics().dead), (1, 1));
+    assert_eq!(pool.acquire(&"a").await.unwrap().id, kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_time_and_use_hold_to_the_moment() {
+    let (idle, _) = pool(1, PoolOptions::default().idle_timeout(Duration::from_secs(10)).lifetime(None));
+    drop(idle.acquire(&"a").await.unwrap());
+    clock::sleep(Duration::from_millis(9_990)).await;
+    let lease = idle.acquire(&"a").await.unwrap();
+    assert_eq!(lease.id, 0);
+    drop(lease);
+    clock::sleep(Duration::from_millis(10_010)).await;
+    assert_eq!(idle.acquire(&"a").await.unwrap().id, 1);
+    // Without limits of time it is kept for days.
+    let (kept, _) = pool(1, PoolOptions::default().idle_timeout(None).lifetime(None));
+    drop(kept.acquire(&"a").await.unwrap());
+    clock::sleep(Duration::from_secs(3 * 86_400)).await;
+    assert_eq!(kept.acquire(&"a").await.unwrap().id, 0);
+    // Age is judged when one comes back, too: nobody is cut off in mid-use.
+    let (aged, _) = pool(1, PoolOptions::default().lifetime(Duration::from_secs(10)));
+    let lease = aged.acquire(&"a").await.unwrap();
+    clock::sleep(Duration::from_secs(11)).await;
+    drop(lease);
+    assert_eq!((aged.metrics().idle, aged.metrics().retired), (0, 1));
+}
+
+async fn leased(pool: &Pool<Manager>, key: &'static str, count: usize) -> Vec<portolan_pool::Lease<Manager>> {
+    let mut leases = Vec::new();
+    for _ in 0..count {
+        leases.push(pool.acquire(&key).await.unwrap());
+    }
+    leases
+}

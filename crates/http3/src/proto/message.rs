@@ -129,7 +129,8 @@ impl Exchange {
         }
         self.left = content_length(&message.fields).map_err(Violation::malformed)?;
         if self.is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
-            self.left = None;
+            // These have no body, whatever length is said (RFC 9110 6.4.1).
+            self.left = Some(0);
         }
         self.stage = Stage::Body;
         if self.is_connect && status.is_success() {
