@@ -6,6 +6,7 @@
 //! mutations, on any toolchain.
 
 use portolan_grpc::Frames;
+use portolan_grpc::binlog::{Log, Replay};
 use portolan_grpc::transcode::{PathTemplate, Values};
 use portolan_websocket::Role;
 use portolan_websocket::codec::{Decoder, Limits};
@@ -94,6 +95,14 @@ pub fn fuzzed_grpc_frames() -> Frames {
 /// The messages of a stream as JSON.
 pub fn fuzzed_grpc_values() -> Values {
     Values::new(1 << 16)
+}
+
+/// Recorded calls, which can be played whatever they are.
+pub fn fuzzed_grpc_log(bytes: &[u8]) -> Result<Log, DecodeError> {
+    let log = Log::decode(bytes)?;
+    let replay = Replay::new(&log);
+    assert!(replay.unused() <= log.entries().len());
+    Ok(log)
 }
 
 /// Path templates, of which no value may lead elsewhere.

@@ -18,6 +18,7 @@ crate::targets! {
     codec sse = portolan_sse::Decoder::default;
     codec grpc = crate::fuzzed_grpc_frames;
     codec grpc_values = crate::fuzzed_grpc_values;
+    datagram grpc_log = crate::fuzzed_grpc_log;
     datagram path_template = crate::fuzzed_path_template;
     datagram structured = portolan_http::structured::Dictionary::decode;
     free http3 = crate::fuzzed_http3;

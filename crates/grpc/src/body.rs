@@ -90,8 +90,8 @@ impl Body {
 
     /// The bytes, if they are at hand; the body by itself if not.
     #[cfg_attr(
-        not(any(feature = "connect", feature = "transcoding", feature = "web")),
-        allow(dead_code, reason = "for translations alone")
+        not(any(feature = "connect", feature = "prost", feature = "transcoding", feature = "web")),
+        allow(dead_code, reason = "for translations and records alone")
     )]
     pub(crate) fn into_full(self) -> Result<Bytes, BoxBody> {
         match self.inner {

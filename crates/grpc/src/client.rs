@@ -21,7 +21,7 @@ use crate::policy::{Config, ServiceConfig};
 use crate::transport::Transport;
 
 /// The longest message taken, where nothing else is said: what other clients of gRPC take.
-const MAX_RECEIVE: usize = 4 << 20;
+pub(crate) const MAX_RECEIVE: usize = 4 << 20;
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("grpc-rust-portolan/", env!("CARGO_PKG_VERSION")));
 
 /// A method of a service: its path, and how its messages become bytes.

@@ -5,7 +5,8 @@
 //! - **What works**: all four kinds of call, with metadata before and after, as text and as bytes; messages of prost, of serde's
 //!   JSON, as raw bytes, by a [`Codec`] of one's own; typed clients by `portolan-grpc-build`; deadlines that are told to the
 //!   server, kept here, and handed on ([`Deadline`]); compression by message (gzip, deflate, zstd) within a limit; status,
-//!   trailers-only, the standard error `details`; interceptors; metrics under the names of gRFC A66 ([`Meter`]); retries with pushback and throttling, hedging, and requests
+//!   trailers-only, the standard error `details`; interceptors; metrics under the names of gRFC A66 ([`Meter`]); calls
+//!   recorded as gRPC's binary log, and replayed (`binlog`); retries with pushback and throttling, hedging, and requests
 //!   that never left made again ([`ServiceConfig`], also as JSON and as DNS has it); waiting for a connection; a [`Channel`] of HTTP/2 or HTTP/3
 //!   that reconnects, balances (pick_first, round_robin, least requests, by weight; only where the service says that it
 //!   serves) and rests when nobody calls; `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
@@ -45,6 +46,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "prost")]
+pub mod binlog;
 mod body;
 mod call;
 mod channel;

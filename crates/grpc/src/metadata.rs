@@ -167,7 +167,7 @@ fn usage(message: &'static str) -> Error {
     Error::usage(message).with_protocol(PROTOCOL)
 }
 
-fn is_bin(name: &str) -> bool {
+pub(crate) fn is_bin(name: &str) -> bool {
     name.ends_with("-bin")
 }
 
@@ -201,6 +201,11 @@ fn text_value(value: &str) -> Result<HeaderValue> {
         return Err(usage("a metadata text is printable ASCII"));
     }
     HeaderValue::from_str(value).map_err(|_| usage("a metadata text is printable ASCII"))
+}
+
+#[cfg_attr(not(feature = "prost"), allow(dead_code, reason = "for what is answered out of records"))]
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
 }
 
 pub(crate) fn decode_base64(text: &[u8]) -> Result<Bytes> {

@@ -239,6 +239,23 @@ pub(crate) fn with_status(error: Error) -> Error {
     error.with_reply(status)
 }
 
+/// As `grpc-message` wants it.
+#[cfg(feature = "prost")]
+pub(crate) fn encode_message(text: &str) -> String {
+    use fmt::Write as _;
+
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
 /// `grpc-message` is percent-encoded UTF-8; what is not is kept as it is.
 fn decode_message(value: &HeaderValue) -> String {
     let bytes = value.as_bytes();

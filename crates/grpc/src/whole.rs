@@ -1,7 +1,6 @@
 //! Answers that are held whole, and made into gRPC's: those of Connect and of JSON transcoding.
 
 use std::array;
-use std::fmt::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,7 +16,7 @@ use crate::PROTOCOL;
 use crate::body::BoxBody;
 use crate::details::{Any, RpcStatus};
 use crate::frame::PREFIX;
-use crate::status::Code;
+use crate::status::{Code, encode_message};
 use crate::tail::TranslatedBody;
 
 /// The longest response of one message, where nothing else is said: it is held before it can be handed on.
@@ -83,7 +82,7 @@ pub(crate) fn encodings(value: &HeaderValue) -> Option<HeaderValue> {
 pub(crate) fn set_status(headers: &mut HeaderMap, code: Code, message: &str, details: Vec<Any>) {
     let code = if code == Code::Ok { Code::Unknown } else { code };
     headers.insert("grpc-status", HeaderValue::from(code.number()));
-    if let Ok(message) = HeaderValue::try_from(percent_encode(message)) {
+    if let Ok(message) = HeaderValue::try_from(encode_message(message)) {
         headers.insert("grpc-message", message);
     }
     if !details.is_empty() {
@@ -93,20 +92,6 @@ pub(crate) fn set_status(headers: &mut HeaderMap, code: Code, message: &str, det
             headers.insert("grpc-status-details-bin", details);
         }
     }
-}
-
-/// As `grpc-message` wants it.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 /// A few frames at hand.

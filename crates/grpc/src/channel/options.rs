@@ -26,7 +26,7 @@ pub enum Balancing {
     Weighted,
 }
 
-/// How a [`Channel`] behaves.
+/// How a [`Channel`](crate::Channel) behaves.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ChannelOptions {

@@ -16,6 +16,7 @@ mod extras;
 mod peers;
 #[path = "../support/proto.rs"]
 mod proto;
+mod recorded;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

@@ -237,6 +237,19 @@ pub(crate) fn go(tls: bool) -> Option<Peer> {
     start(Service::new("golang-google-grpc-dev", program.program()?.display().to_string()), tls)
 }
 
+/// grpc-go's own reading and writing of binary logs, as a program.
+pub(crate) fn go_binlog() -> Option<PathBuf> {
+    let program = Go {
+        source: "binlog.go",
+        text: include_str!("../peers/binlog.go"),
+        proto: "interop.proto",
+        proto_text: include_str!("../protos/interop.proto"),
+        package: "portolan/testing",
+        gateway: false,
+    };
+    program.program()
+}
+
 /// The library, behind grpc-gateway; and the port where it speaks gRPC itself.
 pub(crate) fn grpc_gateway(tls: bool) -> Option<(Peer, u16)> {
     let program = Go {
