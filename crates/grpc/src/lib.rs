@@ -12,7 +12,7 @@
 //!   serves) and rests when nobody calls; `health`, `reflection`, calls by name with JSON (`dynamic`); `Web` (binary and text), `Connect` (by GET too) and
 //!   `Transcode` (`google.api.http`: plain HTTP and JSON) over any transport; tower services both ways.
 //! - **What is not done**: servers; xDS, outlier detection, weights by load reports (ORCA);
-//!   retries of a stream of which something was taken; streams to the server by JSON transcoding.
+//!   retries of a stream of which something was taken.
 //! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript), grpc-go and grpc++ with the interop
 //!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; Envoy and grpc-gateway by JSON; the same service over HTTP/3 on
 //!   aioquic, and behind Caddy; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every

@@ -16,7 +16,7 @@ use peers::Peer;
 use portolan_core::{Connector, Secret, Tls};
 use portolan_grpc::details::Detail;
 use portolan_grpc::dynamic::Schema;
-use portolan_grpc::{Client, Code, Json, Method, Status, Transcode};
+use portolan_grpc::{Client, Code, Encoding, Json, Method, Status, Transcode};
 use portolan_http::Version;
 use portolan_testbed::record;
 use prost::Message;
@@ -197,6 +197,62 @@ async fn streams(library: &Library) {
     arrived(&library.get(&two(true)).await.unwrap().message().seen, &two(true));
 }
 
+fn change(title: &str) -> ChangeBook {
+    ChangeBook { book: Some(Book { title: title.to_owned(), ..shelf() }), ..ChangeBook::default() }
+}
+
+/// Streams to the server. Envoy loses large ones that come to its QUIC by the loopback.
+async fn uploads(library: &Library, large: bool) {
+    for count in [0_usize, 1, 3, if large { 500 } else { 10 }] {
+        let titles: Vec<String> = (0..count).map(|n| format!("<{n}\u{263a}\n\"]>")).collect();
+        let changes: Vec<_> = titles.iter().map(|title| change(title)).collect();
+        let call = library.collect(futures_util::stream::iter(changes)).compress(Encoding::Gzip);
+        let book = call.await.unwrap().into_message();
+        assert_eq!((book.title, book.pages), (titles.concat(), i64::try_from(count).unwrap()));
+    }
+    let size = if large { 300_000 } else { 3_000 };
+    let messages = futures_util::stream::iter(vec![change(&"x".repeat(size)); 3]);
+    let book = library.collect(messages).await.unwrap().into_message();
+    assert_eq!((book.title.len(), book.pages), (3 * size, 3));
+    // A server that has enough; grpc-gateway looks up only when the stream is over.
+    let bad = ChangeBook { reason: "bad".to_owned(), ..ChangeBook::default() };
+    let status = Status::of(&library.collect(futures_util::stream::iter([change("a"), bad])).await.unwrap_err());
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "enough"));
+    // What can only be said by its messages can't be said at all.
+    let error = library.gather(futures_util::stream::iter([change("a")])).await.unwrap_err();
+    assert_eq!((Status::of(&error).code(), error.kind()), (Code::Unimplemented, portolan_core::Kind::Unsupported));
+    // By name, with the caller's own JSON.
+    let collect = Method::new("/portolan.library.v1.Library/Collect", Json::<Value, Value>::new()).unwrap();
+    let items = [json!({"book": {"title": "a"}}), json!({"book": {"title": "b"}})];
+    let reply = library.client().client_streaming(&collect, futures_util::stream::iter(items)).await.unwrap();
+    assert_eq!((&reply.message()["title"], &reply.message()["pages"]), (&json!("ab"), &json!("2")));
+}
+
+/// grpc-gateway reads all messages before it hands the first one on.
+async fn answered_at_the_end(library: &Library) {
+    let titles = ["one", "two", "three"];
+    let mut call = library.chat().await.unwrap();
+    for title in titles {
+        call.send(&change(title)).await.unwrap();
+    }
+    call.finish();
+    for title in titles {
+        assert_eq!(call.message().await.unwrap().unwrap().title, title);
+    }
+    assert!(call.message().await.unwrap().is_none());
+}
+
+/// Each message is answered before the next one is said.
+async fn turns(library: &Library) {
+    let mut call = library.chat().await.unwrap();
+    for title in ["one", "two", "three"] {
+        call.send(&change(title)).await.unwrap();
+        assert_eq!(call.message().await.unwrap().unwrap().title, title);
+    }
+    call.finish();
+    assert!(call.message().await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn every_kind_of_mapping_reaches_grpc_gateway_over_http1_and_http2() {
     for (tls, version, way) in [
@@ -211,6 +267,8 @@ async fn every_kind_of_mapping_reaches_grpc_gateway_over_http1_and_http2() {
         around(&library, true).await;
         by_name(&library).await;
         streams(&library).await;
+        uploads(&library, true).await;
+        answered_at_the_end(&library).await;
         parts(&library).await;
         record("grpc", "exchange", &peer.name, &format!("JSON transcoding, {way}"), 25);
     }
@@ -233,6 +291,12 @@ async fn every_kind_of_mapping_reaches_envoy_over_http1_http2_and_http3() {
         by_name(&library).await;
         streams(&library).await;
         bodies_as_they_are(&library).await;
+        let arrays = transport(&peer, version).plain_metadata().array_uploads();
+        let library = self::library(arrays, url);
+        uploads(&library, version != Version::Http3Only).await;
+        if version != Version::Http1Only {
+            turns(&library).await;
+        }
         record("grpc", "exchange", &peer.name, &format!("JSON transcoding, {way}"), 28);
     }
 }

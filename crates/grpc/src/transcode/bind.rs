@@ -58,7 +58,7 @@ impl Binding {
 
 const JSON: &str = "application/json";
 
-fn whole(message: &DynamicMessage) -> Result<(String, Bytes)> {
+pub(super) fn whole(message: &DynamicMessage) -> Result<(String, Bytes)> {
     if is_http_body(&message.descriptor()) {
         return Ok(raw(message));
     }

@@ -13,7 +13,7 @@ use http::header::{
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response, StatusCode, request, response};
 use portolan_core::{Error, Kind, Result};
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 use crate::PROTOCOL;
 use crate::body::{Body, BoxBody, boxed_body};
@@ -29,15 +29,16 @@ mod bind;
 mod failure;
 mod rule;
 mod template;
+mod upload;
 mod values;
 
 pub use template::PathTemplate;
 pub use values::Values;
 
 use answer::{Expected, Messages, Pieces, parse, rename};
-use bind::Bound;
 use failure::Failure;
 use rule::Rpc;
+use upload::{Form, Layout};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -49,7 +50,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// is a POST of the whole message to `/package.Service/Method`.
 ///
 /// Streams from the server are read as lines (grpc-gateway's objects of `result` and `error`, or plain messages) and as a JSON
-/// array; streams to the server are refused. Metadata travel under `grpc-metadata-`, but for `authorization`, and the deadline as
+/// array. Streams to the server are written as lines, as grpc-gateway takes them, or as an array ([`array_uploads`](Self::array_uploads)),
+/// by rules whose body is `"*"` and whose path has no fields; others are refused. Metadata travel under `grpc-metadata-`, but for `authorization`, and the deadline as
 /// `grpc-timeout`.
 ///
 /// ```no_run
@@ -74,6 +76,7 @@ pub struct Transcode<T> {
     max: usize,
     prefix: bool,
     wrapped: bool,
+    layout: Layout,
 }
 
 impl<T: Transport> Transcode<T> {
@@ -85,7 +88,15 @@ impl<T: Transport> Transcode<T> {
             Ok((path, Rpc::new(&method)?))
         });
         let rpcs = Arc::new(rpcs.collect::<Result<_>>()?);
-        Ok(Self { inner, rpcs, chosen: HashMap::new(), max: MAX_RESPONSE, prefix: true, wrapped: true })
+        Ok(Self {
+            inner,
+            rpcs,
+            chosen: HashMap::new(),
+            max: MAX_RESPONSE,
+            prefix: true,
+            wrapped: true,
+            layout: Layout::Lines,
+        })
     }
 
     /// The longest response of one message that is taken, and the longest message of a stream, in bytes as they travel. Default
@@ -123,21 +134,57 @@ impl<T: Transport> Transcode<T> {
         self
     }
 
+    /// Writes the messages of a stream to the server as the items of one JSON array, as Envoy takes them. Default each on a line of its
+    /// own, as grpc-gateway takes them; its version 1 hands the first on when it has read the last.
+    #[must_use]
+    pub fn array_uploads(mut self) -> Self {
+        self.layout = Layout::Array;
+        self
+    }
+
+    /// Without a body's bytes at hand only what all messages have in common can be said before it: where it goes.
+    fn stream_request(
+        &self,
+        mut parts: request::Parts,
+        body: Body,
+        rpc: &Rpc,
+        chosen: Option<usize>,
+    ) -> Result<(Request<Body>, Expected, bool)> {
+        let (binding, target) = rpc.bind_stream(chosen)?;
+        let (shape, wait, safe) = (body.shape(), body.wait_for_ready(), body.is_safe());
+        let json = is_grpc_json(&parts.headers);
+        let encoding = parts.headers.remove("grpc-encoding").and_then(|name| Encoding::from_name(name.to_str().ok()?));
+        let form = Form { input: rpc.input.clone(), json, encoding: encoding.unwrap_or_default(), layout: self.layout };
+        let body = Body::stream(upload::Messages::new(boxed_body(body), form));
+        let expected = Expected { output: rpc.output.clone(), field: binding.answer.clone(), json };
+        let raw = binding.answers_raw(&rpc.output);
+        parts.headers =
+            self.headers(parts.headers, Some("application/json"), Encoding::Identity, shape.answers_once())?;
+        if raw {
+            parts.headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        }
+        parts.method = binding.method.clone();
+        parts.uri = with_target(&parts.uri, &target)?;
+        Ok((Request::from_parts(parts, body.for_call(shape, wait, safe)), expected, raw))
+    }
+
     fn request(&self, mut parts: request::Parts, body: Body) -> Result<(Request<Body>, Expected, bool)> {
         let unmapped = || Error::new(Kind::Unsupported, "the schema has no such method").with_protocol(PROTOCOL);
         let rpc = self.rpcs.get(parts.uri.path()).ok_or_else(unmapped)?;
         let chosen = self.chosen.get(parts.uri.path()).copied();
         let (shape, wait, safe) = (body.shape(), body.wait_for_ready(), body.is_safe());
-        let json = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().ends_with(b"+json"));
-        let stream =
-            Error::new(Kind::Unsupported, "a stream to the server can't be transcoded").with_protocol(PROTOCOL);
-        let frame = body.into_full().map_err(|_| stream)?;
+        if !shape.asks_once() {
+            return self.stream_request(parts, body, rpc, chosen);
+        }
+        let json = is_grpc_json(&parts.headers);
+        let frame = body.into_full().map_err(|_| usage("one message of which nobody knows the end"))?;
         let encoding = parts.headers.remove("grpc-encoding").and_then(|name| Encoding::from_name(name.to_str().ok()?));
         let (message, encoding) = message(frame, encoding.unwrap_or_default())?;
-        let bound = rpc.bind(&read(rpc, json, message)?, chosen)?;
+        let bound = rpc.bind(&read(&rpc.input, json, message)?, chosen)?;
         let expected = Expected { output: rpc.output.clone(), field: bound.binding.answer.clone(), json };
         let raw = bound.binding.answers_raw(&rpc.output);
-        parts.headers = self.headers(parts.headers, &bound, encoding, shape.answers_once())?;
+        let kind = bound.body.as_ref().map(|(kind, _)| &**kind);
+        parts.headers = self.headers(parts.headers, kind, encoding, shape.answers_once())?;
         if raw {
             parts.headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         }
@@ -151,10 +198,10 @@ impl<T: Transport> Transcode<T> {
     }
 
     /// The fields of gRPC become those of HTTP.
-    fn headers(&self, old: HeaderMap, bound: &Bound<'_>, encoding: Encoding, whole: bool) -> Result<HeaderMap> {
+    fn headers(&self, old: HeaderMap, kind: Option<&str>, encoding: Encoding, whole: bool) -> Result<HeaderMap> {
         let mut headers = HeaderMap::with_capacity(old.len());
         headers.insert(ACCEPT, JSON);
-        if let Some((kind, _)) = &bound.body {
+        if let Some(kind) = kind {
             let kind = HeaderValue::try_from(kind).map_err(|_| usage("a content type that is no field value"))?;
             headers.insert(CONTENT_TYPE, kind);
             if encoding != Encoding::Identity {
@@ -273,13 +320,13 @@ fn compressed(plain: Bytes, encoding: Encoding) -> Result<Bytes> {
 }
 
 /// The message as the caller's codec wrote it.
-fn read(rpc: &Rpc, json: bool, bytes: Bytes) -> Result<DynamicMessage> {
+fn read(input: &MessageDescriptor, json: bool, bytes: Bytes) -> Result<DynamicMessage> {
     let wrong = || usage("the message is not of the method's type");
     if !json {
-        return DynamicMessage::decode(rpc.input.clone(), bytes).map_err(|error| wrong().with_source(error));
+        return DynamicMessage::decode(input.clone(), bytes).map_err(|error| wrong().with_source(error));
     }
     let mut json = serde_json::Deserializer::from_slice(&bytes);
-    DynamicMessage::deserialize(rpc.input.clone(), &mut json).map_err(|error| wrong().with_source(error))
+    DynamicMessage::deserialize(input.clone(), &mut json).map_err(|error| wrong().with_source(error))
 }
 
 fn with_target(uri: &Uri, target: &str) -> Result<Uri> {
@@ -287,6 +334,11 @@ fn with_target(uri: &Uri, target: &str) -> Result<Uri> {
     let target = PathAndQuery::try_from(target);
     parts.path_and_query = Some(target.map_err(|error| usage("no URI can be made of the call").with_source(error))?);
     Uri::from_parts(parts).map_err(|error| usage("no URI can be made of the call").with_source(error))
+}
+
+/// Whether the caller's messages are JSON themselves.
+fn is_grpc_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().ends_with(b"+json"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -319,6 +319,56 @@ impl<T: ::portolan_grpc::Transport> LibraryClient<T> {
         );
         self.client.server_streaming(&method, request)
     }
+    /// How many came, and all their titles.
+    pub fn collect<S>(
+        &self,
+        requests: S,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<ChangeBook, Book>,
+        ::portolan_grpc::ClientStreaming<S>,
+    >
+    where
+        S: ::portolan_grpc::Stream<Item = ChangeBook> + Send + 'static,
+    {
+        let method = ::portolan_grpc::Method::from_static(
+            "/portolan.library.v1.Library/Collect",
+            ::portolan_grpc::Prost::<ChangeBook, Book>::new(),
+        );
+        self.client.client_streaming(&method, requests)
+    }
+    /// Each that came, at once.
+    pub fn chat(
+        &self,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<ChangeBook, Book>,
+        ::portolan_grpc::DuplexCall,
+    > {
+        let method = ::portolan_grpc::Method::from_static(
+            "/portolan.library.v1.Library/Chat",
+            ::portolan_grpc::Prost::<ChangeBook, Book>::new(),
+        );
+        self.client.duplex(&method)
+    }
+    /// What is not in the body would have to be said before the first message comes.
+    pub fn gather<S>(
+        &self,
+        requests: S,
+    ) -> ::portolan_grpc::Call<
+        T,
+        ::portolan_grpc::Prost<ChangeBook, Book>,
+        ::portolan_grpc::ClientStreaming<S>,
+    >
+    where
+        S: ::portolan_grpc::Stream<Item = ChangeBook> + Send + 'static,
+    {
+        let method = ::portolan_grpc::Method::from_static(
+            "/portolan.library.v1.Library/Gather",
+            ::portolan_grpc::Prost::<ChangeBook, Book>::new(),
+        );
+        self.client.client_streaming(&method, requests)
+    }
 }
 /// Apart, since Envoy refuses services whose responses have a part for their body.
 #[derive(Debug)]

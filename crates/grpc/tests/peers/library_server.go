@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -102,6 +103,41 @@ func (library) Follow(request *pb.Watch, stream pb.Library_FollowServer) error {
 	}
 	return nil
 }
+
+func (library) Collect(stream pb.Library_CollectServer) error {
+	count, titles := int64(0), ""
+	for {
+		change, err := stream.Recv()
+		if err == io.EOF {
+			return stream.SendAndClose(&pb.Book{Title: titles, Pages: count})
+		}
+		if err != nil {
+			return err
+		}
+		if change.Reason == "bad" {
+			return status.Error(codes.FailedPrecondition, "enough")
+		}
+		count++
+		titles += change.Book.GetTitle()
+	}
+}
+
+func (library) Chat(stream pb.Library_ChatServer) error {
+	for {
+		change, err := stream.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(change.Book); err != nil {
+			return err
+		}
+	}
+}
+
+func (library) Gather(stream pb.Library_GatherServer) error { return library{}.Collect(stream) }
 
 func main() {
 	listener, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("GRPC_PORT"))
