@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use http::HeaderMap;
-use portolan_core::{Delivery, Error, Kind, Phase, Result};
+use portolan_core::{Delivery, Error, Kind, Phase, Result, clock};
 use portolan_wire::Alarm;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -146,10 +146,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Ends the connection in good order. Dropping the future closes it all the same.
+    /// Ends the connection in good order, within the idle limit. Dropping the future closes it all the same.
     pub async fn close(mut self) -> Result<()> {
-        let shut = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await;
-        shut.map_err(|error| Error::io(Phase::Close, error).with_protocol(crate::PROTOCOL))
+        let shut = poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx));
+        let shut = async { shut.await.map_err(|error| Error::io(Phase::Close, error)) };
+        let shut = clock::within(self.options.idle, Phase::Close, shut).await;
+        shut.map_err(|error| error.with_protocol(crate::PROTOCOL))
     }
 
     /// Takes the stream out, with what was read too far.

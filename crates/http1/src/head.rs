@@ -42,6 +42,10 @@ pub(crate) fn encode(
     if !matches!(parts.version, Version::HTTP_11 | Version::HTTP_10 | Version::HTTP_2 | Version::HTTP_3) {
         return Err(usage("a request's version is none that can be sent"));
     }
+    // RFC 9112 3.2: servers that choose between two of them choose differently.
+    if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(usage("two host fields"));
+    }
     let framing = framing(parts, length)?;
     let mut asked = Asked {
         framing,

@@ -189,7 +189,9 @@ where
             // The last chunk follows the data that is queued: behind its tail, if that is not copied yet.
             (Framing::Chunked, None) if self.chunk.is_some() => self.tail = b"\r\n0\r\n\r\n",
             (Framing::Chunked, None) => out.put_slice(b"0\r\n\r\n"),
-            (Framing::Chunked, Some(trailers)) => head::trailers(trailers, options, out)?,
+            (Framing::Chunked, Some(trailers)) => {
+                head::trailers(trailers, options, out).map_err(|error| self.delivered(error.with_phase(Phase::Send)))?
+            }
             _ => {}
         }
         self.ended = true;

@@ -297,6 +297,42 @@ async fn names_may_be_written_with_capitals() {
     assert_eq!(sent, expected);
 }
 
+/// A stream whose end never comes.
+struct Stuck;
+
+impl AsyncRead for Stuck {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_the_peer_does_not_take_ends_by_a_deadline() {
+    let error = Connection::new(Stuck, Options::new()).close().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.phase(), error.protocol_name()),
+        (Kind::Timeout, Some(Phase::Close), Some("http1"))
+    );
+    // Nothing of a request leaves either.
+    let mut conn = Connection::new(Stuck, Options::new());
+    let error = send(&mut conn, get()).await.unwrap_err();
+    assert_eq!((error.kind(), error.phase(), error.delivery()), (Kind::Timeout, Some(Phase::Send), Delivery::NotSent));
+}
+
 /// A stream that counts what is asked of it.
 struct Counted {
     io: DuplexStream,

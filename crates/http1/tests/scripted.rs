@@ -276,6 +276,26 @@ async fn a_body_that_fails_gives_its_own_error_and_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn trailers_that_frame_or_route_a_message_are_the_callers_mistake() {
+    for name in ["content-length", "transfer-encoding", "host", "authorization", "set-cookie", "content-type"] {
+        let (mut conn, mut peer) = pair();
+        let mut trailers = HeaderMap::new();
+        trailers.insert(name, "1".parse().unwrap());
+        let body =
+            streamed(vec![Ok(http_body::Frame::data(Bytes::from("x"))), Ok(http_body::Frame::trailers(trailers))]);
+        let error = send(&mut conn, Request::put("http://e/").body(body).unwrap()).await.unwrap_err();
+        let said = (error.kind(), error.phase(), error.delivery());
+        // Its head and data have left.
+        assert_eq!(said, (Kind::Usage, Some(Phase::Send), Delivery::Unknown), "{name}");
+        assert!(!conn.is_reusable());
+        drop(conn);
+        let mut sent = String::new();
+        peer.read_to_string(&mut sent).await.unwrap();
+        assert!(!sent.contains("\r\n0\r\n"), "it must not look whole: {sent}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_must_be_what_was_said() {
     for (length, body) in [("3", "four"), ("5", "four")] {
         let (mut conn, _peer) = pair();
@@ -297,6 +317,20 @@ async fn what_the_caller_gets_wrong_is_found_before_a_byte_is_sent() {
         Request::get("/no-host").body(Full::<Bytes>::from("")).unwrap(),
         Request::post("http://e/").header("transfer-encoding", "gzip").body(Full::<Bytes>::from("x")).unwrap(),
         Request::post("http://e/").header("content-length", "+1").body(Full::<Bytes>::from("x")).unwrap(),
+        Request::post("http://e/")
+            .header("content-length", "1")
+            .header("content-length", "1")
+            .body(Full::from("x"))
+            .unwrap(),
+        Request::post("http://e/")
+            .header("content-length", "1")
+            .header("transfer-encoding", "chunked")
+            .body(Full::from("x"))
+            .unwrap(),
+        Request::get("http://e/").header("host", "a").header("host", "b").body(Full::from("")).unwrap(),
+        Request::builder().method("CONNECT").uri("far.example").body(Full::from("")).unwrap(),
+        Request::builder().method("CONNECT").uri("user@far.example:443").body(Full::from("")).unwrap(),
+        Request::builder().method("CONNECT").uri("far.example:443").body(Full::from("x")).unwrap(),
         Request::builder().method("CONNECT").uri("http://e/").body(Full::<Bytes>::from("")).unwrap(),
     ];
     for request in requests {
