@@ -13,6 +13,8 @@ pub const ROUNDS: usize = 5;
 
 pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 pub type Make = fn(String, u64, u64) -> Work;
+/// A client that is a program of its own.
+pub type Program = fn(&str, u64, u64) -> Command;
 
 /// CPU time, in all and in user mode: of this thread, since the client's runtime is a current-thread one, or of children that ended.
 fn cpu(who: libc::c_int) -> (Duration, Duration) {
@@ -28,20 +30,35 @@ fn cpu(who: libc::c_int) -> (Duration, Duration) {
 }
 
 /// Interleaved rounds; the first contender is ours. Printed is the median.
-pub fn measure(title: &str, url: &str, tasks: u64, each: u64, contenders: &[(&str, Make)]) {
-    let mut results: Vec<Vec<(f64, f64, f64)>> = vec![Vec::new(); contenders.len()];
+pub fn measure(
+    title: &str,
+    url: &str,
+    (tasks, each): (u64, u64),
+    contenders: &[(&str, Make)],
+    programs: &[(&str, Program)],
+) {
+    let mut results: Vec<Vec<(f64, f64, f64)>> = vec![Vec::new(); contenders.len() + programs.len()];
     for _ in 0..ROUNDS {
-        for ((_, make), results) in contenders.iter().zip(&mut results) {
+        let (ours, theirs) = results.split_at_mut(contenders.len());
+        for ((_, make), results) in contenders.iter().zip(ours) {
             results.push(run(*make, url, tasks, each));
+        }
+        for ((_, program), results) in programs.iter().zip(theirs) {
+            results.extend(run_program(program(url, tasks, each), tasks * each));
         }
     }
     println!("{title}");
     let mut base = None;
-    for ((name, _), results) in contenders.iter().zip(&mut results) {
+    let names = contenders.iter().map(|(name, _)| *name).chain(programs.iter().map(|(name, _)| *name));
+    for (name, results) in names.zip(&mut results) {
+        if results.is_empty() {
+            println!("  {name:<24} is not here, or cannot do this");
+            continue;
+        }
         let (micros, rate, user) = median(results);
         let (base, base_user) = *base.get_or_insert((micros, user));
         println!(
-            "  {name:<12} {micros:>9.2} us CPU/op, {user:>6.2} in user mode {rate:>10.0} ops/s   portolan/it = {:.2}, {:.2} in user mode",
+            "  {name:<24} {micros:>9.2} us CPU/op, {user:>6.2} in user mode {rate:>10.0} ops/s   portolan/it = {:.2}, {:.2} in user mode",
             base / micros,
             base_user / user
         );
@@ -100,18 +117,20 @@ pub fn run(make: Make, url: &str, tasks: u64, each: u64) -> (f64, f64, f64) {
 }
 
 fn run_curl(url: &str, args: &[&str]) -> Option<(f64, f64, f64)> {
-    let ((before, _), started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
     let mut curl = Command::new("curl");
-    let status = curl
-        .args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"])
-        .args(args)
-        .arg(url)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let (cpu, wall) = (cpu(libc::RUSAGE_CHILDREN).0 - before, started.elapsed());
-    let micros = cpu.as_secs_f64() * 1e6;
-    status.is_ok_and(|status| status.success()).then(|| (micros, 1.0 / wall.as_secs_f64(), micros))
+    curl.args(["-s", "-f", "-o", "/dev/null", "--noproxy", "*"]).args(args).arg(url);
+    run_program(curl, 1)
+}
+
+/// The same of a program that does `operations`.
+fn run_program(mut program: Command, operations: u64) -> Option<(f64, f64, f64)> {
+    let ((before, before_user), started) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
+    let status = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let ((after, after_user), wall) = (cpu(libc::RUSAGE_CHILDREN), started.elapsed());
+    let operations = operations as f64;
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / operations;
+    let result = (micros(after - before), operations / wall.as_secs_f64(), micros(after_user - before_user));
+    status.is_ok_and(|status| status.success()).then_some(result)
 }
 
 /// Runs `tasks` callers, each `each` times.

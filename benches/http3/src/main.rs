@@ -170,8 +170,8 @@ fn all() {
     std::fs::File::create(server.dir().join("big")).unwrap().set_len(BIG as u64).unwrap();
     let small = format!("https://localhost:{port}/small");
     let gets = CLIENTS.map(|(name, get, _)| (name, get));
-    measure("HTTP/3 GET 16 B, 50 streams on 1 connection", &small, 50, 400, &gets);
-    measure("HTTP/3 GET 16 B, 1 stream", &small, 1, 10_000, &gets);
+    measure("HTTP/3 GET 16 B, 50 streams on 1 connection", &small, (50, 400), &gets, &[]);
+    measure("HTTP/3 GET 16 B, 1 stream", &small, (1, 10_000), &gets, &[]);
     let big = format!("https://localhost:{port}/big");
     let downloads = CLIENTS.map(|(name, _, download)| (name, download));
     measure_download("HTTP/3 download of 100 MiB", &big, BIG, &downloads, &["-k", "--http3-only"]);
