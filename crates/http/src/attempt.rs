@@ -79,7 +79,7 @@ impl Client {
     async fn signed(
         &self,
         by: &sign::By,
-        signed: &mut Option<Signed>,
+        signed: &mut Option<Box<Signed>>,
         parts: &Parts,
         body: &mut Body,
         more: Option<&More>,
@@ -179,13 +179,13 @@ impl Client {
     {
         let (first_byte, idle) = (timeouts.first_byte_limit(), timeouts.idle_limit());
         let info = lease.facts().info(lease.is_reused());
-        if let Conn::H1(conn, _) = &mut *lease {
+        if let Conn::H1(conn) = &mut *lease {
             if parts.extensions.get::<portolan_http2::ext::Protocol>().is_some() {
                 let error = Error::new(ErrorKind::Unsupported, "extended CONNECT over HTTP/1.1");
                 return Err(error.with_delivery(Delivery::NotSent).with_protocol(crate::PROTOCOL));
             }
-            let options = conn.options().first_byte(first_byte).idle(idle);
-            conn.set_options(options);
+            let options = conn.h1.options().first_byte(first_byte).idle(idle);
+            conn.h1.set_options(options);
         }
         let (head, body) = match &*lease {
             Conn::H1(..) => {

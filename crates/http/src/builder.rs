@@ -20,7 +20,6 @@ use crate::connection::Manager;
 use crate::cookie::CookieStore;
 use crate::decode::{self, DecodeOptions};
 use crate::hsts::Hsts;
-use crate::key::Keepalive;
 use crate::middleware::{Layer, Middleware};
 use crate::redirect::Redirect;
 use crate::sign::{By, Sign};
@@ -242,7 +241,7 @@ impl ClientBuilder {
     /// HTTP/2 connections are kept alive by PING, in use or not: after `idle` without a byte, with an answer due within
     /// `timeout`. Without an answer a connection is given up, and the next request makes another.
     pub fn h2_keepalive(mut self, idle: Duration, timeout: Duration) -> Self {
-        self.settings.keepalive = Some((idle, timeout));
+        self.settings.keepalive = Some(Arc::new((idle, timeout)));
         self
     }
 
@@ -421,11 +420,6 @@ impl ClientBuilder {
         let manager = Manager { connector, h1, h2, h3, streams, coalescing, following };
         Client::assemble(Pool::new(manager, self.pool), self.settings, self.layers)
     }
-}
-
-/// For requests that say nothing of it.
-pub(crate) fn keepalive_of(said: Option<Keepalive>, settings: &Settings) -> Keepalive {
-    said.unwrap_or(settings.keepalive)
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -240,7 +240,10 @@ impl Client {
     /// The call below all middleware: redirects around repetitions around attempts, all within the total bound.
     pub(crate) async fn follow(&self, request: &mut Request) -> Result<Response> {
         let started = clock::now();
-        let timeouts = request.options.timeouts.over(&self.0.settings.timeouts);
+        let timeouts = match &request.options.more {
+            Some(more) => more.timeouts.over(&self.0.settings.timeouts),
+            None => self.0.settings.timeouts,
+        };
         let total = timeouts.total_limit();
         let response = match total {
             None => self.redirects(request, &timeouts, started).await?,

@@ -20,7 +20,7 @@ use crate::key::{Key, Kind};
 /// A connection, or a handle of one that many share.
 #[derive(Debug)]
 pub(crate) enum Conn {
-    H1(Box<h1::Connection<Stream>>, Arc<Facts>),
+    H1(Box<Alone>),
     H2(Arc<Shared<h2::SendRequest>>),
     H3(Arc<Shared<h3::SendRequest>>),
 }
@@ -28,7 +28,7 @@ pub(crate) enum Conn {
 impl Conn {
     pub(crate) fn facts(&self) -> &Arc<Facts> {
         match self {
-            Self::H1(_, facts) => facts,
+            Self::H1(conn) => &conn.facts,
             Self::H2(shared) => &shared.facts,
             Self::H3(shared) => &shared.facts,
         }
@@ -99,6 +99,13 @@ impl Facts {
     }
 }
 
+/// A connection that one uses at a time.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    pub(crate) h1: h1::Connection<Stream>,
+    facts: Arc<Facts>,
+}
+
 /// A handle of a connection that many use.
 #[derive(Debug)]
 pub(crate) struct Shared<S> {
@@ -150,7 +157,7 @@ impl Manager {
         let group = Arc::new(Group::default());
         let live = group.join(None);
         let mut options = self.h2.clone();
-        if let Some((idle, timeout)) = key.keepalive {
+        if let Some((idle, timeout)) = key.keepalive.as_deref().copied() {
             options = options.keepalive_while_idle(idle, timeout);
         }
         let told = group.clone();
@@ -180,7 +187,7 @@ impl Manager {
         let group = Arc::new(Group::default());
         let live = group.join(None);
         let mut options = self.h3.clone();
-        if let Some((interval, _)) = key.keepalive {
+        if let Some((interval, _)) = key.keepalive.as_deref().copied() {
             options = options.keepalive(interval);
         }
         let told = group.clone();
@@ -241,7 +248,7 @@ impl Manager {
         let fields = stream.forwards().map(proxy_fields).transpose()?;
         let conn = h1::Connection::new(stream, self.h1);
         let conn = fields.into_iter().fold(conn, h1::Connection::to_proxy);
-        Ok(Conn::H1(Box::new(conn), facts))
+        Ok(Conn::H1(Box::new(Alone { h1: conn, facts })))
     }
 }
 
@@ -260,7 +267,7 @@ impl Manage for Manager {
 
     fn is_fit(&self, conn: &mut Conn) -> bool {
         match conn {
-            Conn::H1(conn, facts) => !facts.has_left() && conn.is_fit(),
+            Conn::H1(conn) => !conn.facts.has_left() && conn.h1.is_fit(),
             Conn::H2(conn) => !conn.send.is_closed(),
             Conn::H3(conn) => !conn.send.is_closed(),
         }
@@ -268,7 +275,7 @@ impl Manage for Manager {
 
     fn is_done(&self, conn: &mut Conn) -> bool {
         match conn {
-            Conn::H1(conn, facts) => !facts.has_left() && conn.is_reusable(),
+            Conn::H1(conn) => !conn.facts.has_left() && conn.h1.is_reusable(),
             Conn::H2(conn) => !conn.send.is_closed(),
             Conn::H3(conn) => !conn.send.is_closed(),
         }
@@ -333,7 +340,7 @@ impl Deref for Held {
 
     fn deref(&self) -> &Self::Target {
         match &*self.0 {
-            Conn::H1(conn, _) => conn,
+            Conn::H1(conn) => &conn.h1,
             Conn::H2(_) | Conn::H3(_) => unreachable!("looked at when it was made"),
         }
     }
@@ -342,7 +349,7 @@ impl Deref for Held {
 impl DerefMut for Held {
     fn deref_mut(&mut self) -> &mut Self::Target {
         match &mut *self.0 {
-            Conn::H1(conn, _) => conn,
+            Conn::H1(conn) => &mut conn.h1,
             Conn::H2(_) | Conn::H3(_) => unreachable!("looked at when it was made"),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) enum Kind {
 }
 
 /// How a connection of HTTP/2 or 3 is kept alive: idle time, and how long an answer may take.
-pub(crate) type Keepalive = Option<(Duration, Duration)>;
+pub(crate) type Keepalive = Option<Arc<(Duration, Duration)>>;
 
 /// The key of the pool. What is applied when a connection is made, and does not make it another one, is no part of it.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl Key {
             shared: AtomicU8::new(1),
             hash: 0,
         });
-        key.with_keepalive(self.keepalive)
+        key.with_keepalive(self.keepalive.clone())
     }
 
     /// A key for an endpoint whose own host is certified.
@@ -131,7 +131,7 @@ impl Key {
         let (name, connector) = (origin.name.clone(), origin.connector.clone());
         let shared = AtomicU8::new(if kind == Kind::Auto { 0 } else { 2 });
         let key = Self::of(Origin { endpoint, tls: true, kind, name, connector, forwards: None, shared, hash: 0 });
-        key.with_keepalive(self.keepalive)
+        key.with_keepalive(self.keepalive.clone())
     }
 
     /// Whether the endpoint is the origin's own, and no alternative.

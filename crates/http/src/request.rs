@@ -30,13 +30,13 @@ pub struct Request {
 /// What one request wants otherwise than its client does.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
-    pub(crate) timeouts: Timeouts,
     pub(crate) more: Option<Box<More>>,
 }
 
 /// What few requests say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct More {
+    pub(crate) timeouts: Timeouts,
     pub(crate) version: Option<Version>,
     pub(crate) connector: Option<Connector>,
     pub(crate) keepalive: Option<Keepalive>,
@@ -120,7 +120,8 @@ impl Request {
 
     /// Bounds by phase: see [`RequestBuilder::timeouts`].
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.options.timeouts = timeouts.over(&self.options.timeouts);
+        let more = self.options.more();
+        more.timeouts = timeouts.over(&more.timeouts);
     }
 
     /// How often it is tried again.
@@ -342,7 +343,8 @@ impl<By> RequestBuilder<By> {
     /// A bound for the whole call, the body's last byte included. Default none: every part has a bound of its own.
     pub fn timeout(self, limit: Duration) -> Self {
         self.map(|request| {
-            request.options.timeouts = request.options.timeouts.total(limit);
+            let more = request.options.more();
+            more.timeouts = more.timeouts.total(limit);
             Ok(())
         })
     }
@@ -350,7 +352,7 @@ impl<By> RequestBuilder<By> {
     /// Bounds by phase: `first_byte`, `idle` and `total` are this request's; those of connecting are the connector's.
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
         self.map(|request| {
-            request.options.timeouts = timeouts.over(&request.options.timeouts);
+            request.set_timeouts(timeouts);
             Ok(())
         })
     }
@@ -358,7 +360,8 @@ impl<By> RequestBuilder<By> {
     /// How long the peer may take for the first byte of its response, in each attempt.
     pub fn first_byte_timeout(self, limit: impl Into<Limit>) -> Self {
         self.map(|request| {
-            request.options.timeouts = request.options.timeouts.first_byte(limit);
+            let more = request.options.more();
+            more.timeouts = more.timeouts.first_byte(limit);
             Ok(())
         })
     }
@@ -393,7 +396,7 @@ impl<By> RequestBuilder<By> {
     /// `timeout`. One that is there already is used as it is.
     pub fn h2_keepalive(self, idle: Duration, timeout: Duration) -> Self {
         self.map(|request| {
-            request.options.more().keepalive = Some(Some((idle, timeout)));
+            request.options.more().keepalive = Some(Some(Arc::new((idle, timeout))));
             Ok(())
         })
     }

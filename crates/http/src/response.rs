@@ -223,18 +223,12 @@ impl Response {
     /// The whole body and its trailers.
     pub async fn collect(mut self) -> Result<(Bytes, Option<HeaderMap>)> {
         let max = self.0.meta.max_body;
-        let too_long = || {
-            let error = Error::new(Kind::Limit, format!("a body of more than {max} bytes"));
-            error.with_delivery(Delivery::Answered).with_phase(Phase::Idle)
-        };
-        let uri = self.0.meta.uri.clone();
-        let too_long = || named(too_long(), &uri);
         if self.content_length().is_some_and(|length| length > max as u64) {
-            return Err(too_long());
+            return Err(self.too_long());
         }
         let Some(first) = self.chunk().await? else { return Ok((Bytes::new(), self.take_trailers())) };
         if first.len() > max {
-            return Err(too_long());
+            return Err(self.too_long());
         }
         if http_body::Body::is_end_stream(&self.0.body) {
             return Ok((first, self.take_trailers()));
@@ -245,13 +239,18 @@ impl Response {
         whole.extend_from_slice(&second);
         loop {
             if whole.len() > max {
-                return Err(too_long());
+                return Err(self.too_long());
             }
             match self.chunk().await? {
                 Some(data) => whole.extend_from_slice(&data),
                 None => return Ok((whole.freeze(), self.take_trailers())),
             }
         }
+    }
+
+    fn too_long(&self) -> Error {
+        let error = Error::new(Kind::Limit, format!("a body of more than {} bytes", self.0.meta.max_body));
+        named(error.with_delivery(Delivery::Answered).with_phase(Phase::Idle), &self.0.meta.uri)
     }
 
     fn take_trailers(&mut self) -> Option<HeaderMap> {

@@ -109,7 +109,7 @@ pub(crate) struct Signed {
 /// Signs the next attempt; one of a body that can't be had again stays as it was.
 pub(crate) async fn renew<'a>(
     by: &By,
-    signed: &'a mut Option<Signed>,
+    signed: &'a mut Option<Box<Signed>>,
     parts: &Parts,
     body: &mut Body,
 ) -> Result<&'a mut Signed> {
@@ -123,7 +123,7 @@ pub(crate) async fn renew<'a>(
             let mut parts = parts.clone();
             plain_authority(&mut parts)?;
             let body = by.0.sign(&mut parts, body).await.map_err(|error| error.with_protocol(crate::PROTOCOL))?;
-            Signed { parts, body, lasting }
+            Box::new(Signed { parts, body, lasting })
         }
     };
     Ok(signed.insert(next))

@@ -76,9 +76,9 @@ impl Trail {
 
 impl Turn {
     /// Of a request that wants to be told.
-    pub(crate) fn of(request: &Request) -> Option<Self> {
+    pub(crate) fn of(request: &Request) -> Option<Box<Self>> {
         let trail = request.extensions().get::<Trail>()?.clone();
-        Some(Self { trail, asked: request.uri().clone(), at: 0 })
+        Some(Box::new(Self { trail, asked: request.uri().clone(), at: 0 }))
     }
 
     /// It goes out so.

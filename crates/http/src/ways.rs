@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 
 use crate::alt_svc::AltService;
 use crate::body::Body;
-use crate::builder::keepalive_of;
 use crate::client::Client;
 use crate::connection::Manager;
 use crate::key::{Key, Kind};
@@ -50,14 +49,6 @@ impl Ways {
         }
     }
 
-    /// The key, where there is one way, neither left to a proxy nor told of by HTTPS records.
-    fn alone(self, client: &Client) -> std::result::Result<Key, Box<Self>> {
-        match self {
-            Self::One(key) if key.forwards.is_none() && !client.has_records(&key) => Ok(key),
-            ways => Err(Box::new(ways)),
-        }
-    }
-
     /// The key of the origin, if HTTPS records may lead elsewhere: what the server itself told goes before.
     fn of_records(&self) -> Option<&Key> {
         match self {
@@ -76,7 +67,7 @@ impl Client {
         more: Option<&More>,
         timeouts: &Timeouts,
     ) -> Result<Response> {
-        match self.ways(parts, more)?.alone(self) {
+        match self.way(parts, more)? {
             Ok(key) => self.once(parts, body, &key, None, timeouts).await,
             // What is rare is boxed: a future is moved about, and as large as its largest branch.
             Err(ways) => Box::pin(self.by_other_ways(*ways, parts, body, timeouts)).await,
@@ -155,13 +146,21 @@ impl Client {
         }
     }
 
+    /// The key, where there is one way, neither left to a proxy nor told of by HTTPS records; else the ways there are.
+    fn way(&self, parts: &Parts, more: Option<&More>) -> Result<std::result::Result<Key, Box<Ways>>> {
+        Ok(match self.ways(parts, more)? {
+            Ways::One(key) if key.forwards.is_none() && !self.has_records(&key) => Ok(key),
+            ways => Err(Box::new(ways)),
+        })
+    }
+
     fn ways(&self, parts: &Parts, more: Option<&More>) -> Result<Ways> {
         let uri = &parts.uri;
         let settings = self.settings();
         let version = more.and_then(|more| more.version).unwrap_or(settings.version);
         let connector = more.and_then(|more| more.connector.as_ref());
-        let keepalive = keepalive_of(more.and_then(|more| more.keepalive), settings);
-        let key = |kind| Ok(self.key(parts, kind, connector)?.with_keepalive(keepalive));
+        let keepalive = more.and_then(|more| more.keepalive.as_ref()).unwrap_or(&settings.keepalive);
+        let key = |kind| Ok(self.key(parts, kind, connector)?.with_keepalive(keepalive.clone()));
         let tls = uri.scheme_str() == Some("https");
         match version {
             Version::Http1Only => Ok(Ways::One(key(Kind::H1)?)),

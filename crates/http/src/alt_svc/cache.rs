@@ -76,6 +76,9 @@ impl AltSvcCache {
 
     /// Takes what the `Alt-Svc` fields of a response from `origin` say; other origins than https are passed over.
     pub fn record(&self, origin: &Uri, headers: &HeaderMap) {
+        if origin.scheme_str() != Some("https") || !headers.contains_key(ALT_SVC) {
+            return;
+        }
         let texts: Vec<&str> = headers.get_all(ALT_SVC).iter().filter_map(|value| value.to_str().ok()).collect();
         if !texts.is_empty() {
             self.record_text(origin, &texts.join(", "));
