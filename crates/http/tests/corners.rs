@@ -397,3 +397,58 @@ async fn what_is_wrong_with_a_certificate_is_said_in_words() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_https_alone_stays_so_in_redirects_and_says_nothing_of_itself_in_the_clear() {
+    let certs = Certs::new();
+    let plain = Web::plain(heads(|request| {
+        reply(200, request.headers().get("referer").map_or("-", |value| value.to_str().unwrap()).to_owned())
+    }))
+    .await;
+    let to = plain.url("/end");
+    let web = Web::tls(&certs, &["http/1.1"], heads(move |_| with(reply(302, ""), &[("location", &to)]))).await;
+    let client = |strict| {
+        let client = Client::builder().connector(connector(&certs, &[])).https_only(strict).referer(true);
+        client.redirect(Redirect::default().allow_downgrade(true)).build().unwrap()
+    };
+    assert_eq!(text(client(false).get(web.url("/secret?x")).send().await.unwrap()).await, "-");
+    let error = client(true).get(web.url("/secret?x")).send().await.unwrap_err();
+    assert_eq!((error.kind(), plain.accepted()), (Kind::Usage, 1), "{error}");
+}
+
+#[tokio::test]
+async fn idle_connections_of_a_host_are_kept_up_to_the_number_that_was_said() {
+    let doors = Arc::new(tokio::sync::Barrier::new(4));
+    let web = Web::plain(Arc::new(move |_| {
+        let doors = doors.clone();
+        Box::pin(async move {
+            doors.wait().await;
+            reply(200, "ok")
+        })
+    }))
+    .await;
+    for kept in [1, 3] {
+        let client = Client::builder().max_idle_per_host(kept).build().unwrap();
+        let all = (0..4).map(|_| async { text(client.get(web.url("/")).send().await.unwrap()).await });
+        futures_util::future::join_all(all).await;
+        let metrics = client.metrics();
+        assert_eq!((metrics.opened, metrics.idle), (4, kept), "{metrics:?}");
+    }
+}
+
+#[tokio::test]
+async fn there_is_a_budget_of_repetitions_though_nobody_asked_for_one() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let web = Web::plain(heads(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        with(reply(503, ""), &[("retry-after", "0")])
+    }))
+    .await;
+    let client = Client::new();
+    let all = (0..200).map(|_| async { client.get(web.url("/")).send().await.unwrap().attempts() });
+    let attempts = futures_util::future::join_all(all).await;
+    // Each would have been sent three times.
+    assert_eq!((attempts.iter().sum::<u32>(), asked.load(Ordering::SeqCst)), (300, 300));
+    assert_eq!(client.get(web.url("/")).send().await.unwrap().attempts(), 1);
+}

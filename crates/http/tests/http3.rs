@@ -356,3 +356,42 @@ async fn a_body_that_was_begun_to_be_sent_is_never_sent_empty_by_another_version
     assert_eq!(post(Body::from(vec![b'x'; 1_000_000])).await.unwrap().version(), Spoken::HTTP_2);
     assert_eq!(*bodies.lock().unwrap(), [1_000_000]);
 }
+
+#[tokio::test]
+async fn a_way_that_was_broken_is_not_tried_again_for_a_while() {
+    let certs = Certs::new();
+    let silent = tokio::net::UdpSocket::bind(ANY).await.unwrap();
+    let web = Web::tls(&certs, &["h2"], heads(|_| reply(200, "ok"))).await;
+    let timeouts = portolan_core::Timeouts::default().connect(Duration::from_millis(200));
+    let net = connector(&certs, &[]).to_builder().timeouts(timeouts).build().unwrap();
+    let memory = AltSvcCache::new();
+    let uri = web.url("/").parse().unwrap();
+    memory.record_text(&uri, &format!("h3=\":{}\"; ma=600", silent.local_addr().unwrap().port()));
+    let client = Client::builder().connector(net).alt_svc(memory.clone());
+    let client = client.http3_head_start(Duration::from_millis(20)).build().unwrap();
+    let get = async || {
+        let response = client.get(web.url("/")).send().await.unwrap();
+        assert_eq!((response.version(), response.attempts()), (Spoken::HTTP_2, 1));
+        response.bytes().await.unwrap();
+    };
+    get().await;
+    // It was tried, and goes on being so beside what was answered: then it is known to be broken.
+    let broken = async {
+        while memory.lookup(&uri, "h3").is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), broken).await.expect("the attempt ends");
+    let mut packet = [0; 2048];
+    let mut heard = 0;
+    while silent.try_recv(&mut packet).is_ok() {
+        heard += 1;
+    }
+    assert!(heard > 0);
+    for _ in 0..5 {
+        get().await;
+    }
+    assert!(silent.try_recv(&mut packet).is_err(), "it was tried again");
+    // What is kept tells of it still, for when its time is over.
+    assert!(memory.to_text().contains(" h3 "));
+}
