@@ -317,3 +317,26 @@ async fn a_keepalive_that_is_said_for_a_request_holds_for_the_connection_that_is
     assert_eq!(never.load(Ordering::SeqCst), 0);
     assert!(get(&plain, &url).await && get(&keeping, &quiet).await && get(&disabled, &quiet).await);
 }
+
+#[tokio::test]
+async fn informational_responses_are_told() {
+    let (url, _) = server(|_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            for link in ["</a.css>", "</b.css>"] {
+                let hint = Response::builder().status(103).header("link", link).body(()).unwrap();
+                respond.send_informational(hint).unwrap();
+            }
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+        }
+    })
+    .await;
+    let hints: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let told = hints.clone();
+    let request = client().get(&url).on_informational(move |hint| {
+        told.lock().unwrap().push(format!("{} {}", hint.status().as_u16(), hint.headers()["link"].to_str().unwrap()));
+    });
+    assert_eq!(request.send().await.unwrap().bytes().await.unwrap(), "ok");
+    assert_eq!(*hints.lock().unwrap(), ["103 </a.css>", "103 </b.css>"]);
+}

@@ -395,3 +395,25 @@ async fn a_way_that_was_broken_is_not_tried_again_for_a_while() {
     // What is kept tells of it still, for when its time is over.
     assert!(memory.to_text().contains(" h3 "));
 }
+
+#[tokio::test]
+async fn informational_responses_are_told() {
+    let certs = Certs::new();
+    let (addr, _) = serve(ServerTls::new(&certs), ANY, |_, _, mut server| async move {
+        while let Some(mut stream) = next(&mut server).await {
+            for link in ["</a.css>", "</b.css>"] {
+                let hint = Response::builder().status(103).header("link", link).body(()).unwrap();
+                let _ = stream.send_response(hint).await;
+            }
+            answer(stream).await;
+        }
+    });
+    let hints: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let told = hints.clone();
+    let client = builder(&certs).build().unwrap();
+    let request = client.get(format!("https://localhost:{}/", addr.port())).on_informational(move |hint| {
+        told.lock().unwrap().push(format!("{} {}", hint.status().as_u16(), hint.headers()["link"].to_str().unwrap()));
+    });
+    assert_eq!(request.send().await.unwrap().bytes().await.unwrap(), "ok");
+    assert_eq!(*hints.lock().unwrap(), ["103 </a.css>", "103 </b.css>"]);
+}
