@@ -14,13 +14,14 @@ use crate::{Outcome, read};
 pub(crate) fn run(root: &Path) -> Outcome {
     let table = Table::load(root)?;
     let sources = sources::collect(root)?;
-    let checks: [(&str, Vec<String>); 8] = [
+    let checks: [(&str, Vec<String>); 9] = [
         ("sync", sync::run(root, true).err().into_iter().collect()),
         ("layers", layers::check(root, &table)?),
         ("decoders", decoders(&table, &sources)),
         ("rows", rows(root, &table)),
         ("sizes", sources::sizes(&sources)),
         ("seams", sources::seams(&sources)),
+        ("doubles", sources::doubles(&sources)),
         ("stubs", sources::stubs(&sources)),
         ("proofs", proofs::check(root)?),
     ];

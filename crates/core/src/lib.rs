@@ -54,4 +54,4 @@ pub use sockopt::{Bind, PRIVILEGED, SourcePort, TcpOptions};
 pub use stream::{Io, Stream};
 pub use timeouts::{Limit, Timeouts};
 pub use tls::{Dangerous, Pin, Roots, Tls, TlsBuilder, TlsVersion};
-pub use url::{Url, percent_decode, percent_encode};
+pub use url::{Url, percent_decode, percent_encode, percent_encode_into};

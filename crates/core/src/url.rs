@@ -207,10 +207,16 @@ pub fn percent_decode(text: &str) -> Result<String> {
 
 /// Encodes all but the unreserved characters of RFC 3986 2.3.
 pub fn percent_encode(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+    percent_encode_into(text.bytes(), |byte| matches!(byte, b'-' | b'.' | b'_' | b'~'), &mut out);
+    out
+}
+
+/// Appends `bytes`, with `%XX` for all but letters, digits, and the ASCII characters that are `plain`.
+pub fn percent_encode_into(bytes: impl IntoIterator<Item = u8>, plain: impl Fn(u8) -> bool, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || (byte.is_ascii() && plain(byte)) {
             out.push(char::from(byte));
         } else {
             out.push('%');
@@ -218,12 +224,22 @@ pub fn percent_encode(text: &str) -> String {
             out.push(char::from(HEX[usize::from(byte & 15)]));
         }
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_plain_is_escaped_and_comes_back() {
+        assert_eq!(percent_encode("a-b._~ %/ö\u{0}"), "a-b._~%20%25%2F%C3%B6%00");
+        let all: String = (0..=255).map(char::from).collect();
+        assert_eq!(percent_decode(&percent_encode(&all)).unwrap(), all);
+        let mut out = String::from("/");
+        // What is beyond ASCII is never plain: a byte alone is no character.
+        percent_encode_into(*b"a b/\xff", |byte| byte != b' ', &mut out);
+        assert_eq!(out, "/a%20b/%FF");
+    }
 
     #[test]
     fn table_of_urls() {

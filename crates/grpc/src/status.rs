@@ -242,17 +242,8 @@ pub(crate) fn with_status(error: Error) -> Error {
 /// As `grpc-message` wants it.
 #[cfg(feature = "prost")]
 pub(crate) fn encode_message(text: &str) -> String {
-    use fmt::Write as _;
-
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
+    portolan_core::percent_encode_into(text.bytes(), |byte| (b' '..=b'~').contains(&byte) && byte != b'%', &mut out);
     out
 }
 

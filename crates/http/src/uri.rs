@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::Uri;
 use http::uri::Scheme;
-use portolan_core::{Error, Result};
+use portolan_core::{Error, Result, percent_encode_into};
 
 /// Whatever names a URL.
 pub trait IntoUri {
@@ -86,18 +86,9 @@ pub(crate) fn text_of(value: &[u8]) -> Cow<'_, str> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => {
             let mut out = String::with_capacity(value.len() + 16);
-            for &byte in value {
-                if byte.is_ascii() { out.push(char::from(byte)) } else { percent(byte, &mut out) }
-            }
+            percent_encode_into(value.iter().copied(), |_| true, &mut out);
             Cow::Owned(out)
         }
-    }
-}
-
-fn percent(byte: u8, out: &mut String) {
-    out.push('%');
-    for digit in [byte >> 4, byte & 15] {
-        out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0').to_ascii_uppercase());
     }
 }
 
@@ -127,14 +118,8 @@ fn encoded(text: &str) -> Result<String> {
     let mut out = String::with_capacity(text.len() + 16);
     out.push_str(&text[..start]);
     push_authority(&text[start..path], &mut out)?;
-    for byte in text[path..].bytes() {
-        // A control character stays, and is refused.
-        if byte == b' ' || byte >= 0x80 || is_unwise(byte) {
-            percent(byte, &mut out);
-        } else {
-            out.push(char::from(byte));
-        }
-    }
+    // A control character stays, and is refused.
+    percent_encode_into(text[path..].bytes(), |byte| byte != b' ' && !is_unwise(byte), &mut out);
     Ok(out)
 }
 
@@ -149,7 +134,7 @@ fn push_authority(authority: &str, out: &mut String) -> Result<()> {
         None => (None, authority),
     };
     if let Some(user) = user {
-        user.bytes().for_each(|byte| if byte.is_ascii() { out.push(char::from(byte)) } else { percent(byte, out) });
+        percent_encode_into(user.bytes(), |_| true, out);
         out.push('@');
     }
     let (host, port) = match place.rsplit_once(':') {

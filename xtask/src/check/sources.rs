@@ -111,6 +111,13 @@ pub(super) fn seams(sources: &[Source]) -> Vec<String> {
     watched.flat_map(|source| source.places(SEAMS)).filter(seam).collect()
 }
 
+/// Helpers that exist once, in core or as a crate: percent encoding and base64.
+pub(super) fn doubles(sources: &[Source]) -> Vec<String> {
+    const HELPERS: &[&str] = &["%{byte:02X}", "0123456789ABCDEF", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"];
+    let watched = sources.iter().filter(|source| source.is_library() && source.path != "crates/core/src/url.rs");
+    watched.flat_map(|source| source.places(HELPERS)).collect()
+}
+
 /// What isn't written yet, and tests that are switched off without a word.
 pub(super) fn stubs(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
@@ -161,6 +168,13 @@ mod tests {
         assert_eq!(seams(&[source("crates/http3/src/x.rs", "Socket::new(Domain::IPV4)\n")]).len(), 1);
         assert!(seams(&[source("crates/db/src/tests.rs", opens)]).is_empty());
         assert!(seams(&[source("crates/db/src/x.rs", "/// not `TcpStream::connect`\n")]).is_empty());
+    }
+
+    #[test]
+    fn a_second_helper_is_found() {
+        let text = "let _ = write!(out, \"%{byte:02X}\");\n";
+        assert_eq!(doubles(&[source("crates/http/src/x.rs", text)]).len(), 1);
+        assert!(doubles(&[source("crates/core/src/url.rs", text)]).is_empty());
     }
 
     #[test]

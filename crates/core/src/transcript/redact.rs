@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use memchr::memmem;
 use zeroize::Zeroizing;
 
@@ -391,15 +393,9 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 
 /// What of this secret is always the same in Base64 when `lead` bytes (modulo 3) stand before it.
 fn in_base64(secret: &[u8], lead: usize) -> Option<Vec<u8>> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bits = |at: usize| -> Option<u8> {
-        let byte = secret.get((at / 8).checked_sub(lead)?)?;
-        Some(byte >> (7 - at % 8) & 1)
-    };
-    let sixes = (0..(lead + secret.len()) * 8 / 6).filter_map(|six| {
-        let value = (0..6).try_fold(0u8, |value, bit| Some(value << 1 | bits(six * 6 + bit)?))?;
-        ALPHABET.get(usize::from(value)).copied()
-    });
-    let text: Vec<u8> = sixes.collect();
+    let led = Zeroizing::new([vec![0; lead].as_slice(), secret].concat());
+    let whole = Zeroizing::new(STANDARD_NO_PAD.encode(&*led));
+    // A character stands for six bits: those of the bytes before, and what is left at the end, may be others.
+    let text = whole.as_bytes().get((lead * 8).div_ceil(6)..led.len() * 8 / 6)?.to_vec();
     (text.len() >= SHORTEST).then_some(text)
 }

@@ -2,6 +2,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
+use portolan_core::percent_encode_into;
 use portolan_wire::DecodeError;
 
 /// A path that is made of fields of a request.
@@ -130,18 +131,8 @@ fn fits(segments: &[Segment], pieces: &[&str]) -> bool {
 
 /// Escapes all but what RFC 3986 2.3 leaves unreserved, and slashes where they are allowed.
 pub(super) fn escape(text: &str, slashes: bool, out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if plain || byte == b'/' && slashes {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            for digit in [byte >> 4, byte & 0xf] {
-                out.push(HEX.get(usize::from(digit)).copied().map_or('0', char::from));
-            }
-        }
-    }
+    let plain = |byte| matches!(byte, b'-' | b'.' | b'_' | b'~') || (byte == b'/' && slashes);
+    percent_encode_into(text.bytes(), plain, out);
 }
 
 /// Where reading has come to.

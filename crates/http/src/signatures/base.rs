@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use portolan_core::{Error, Result};
+use portolan_core::{Error, Result, percent_encode_into};
 
 use crate::structured::{Bare, Dictionary, InnerList, Item, List};
 
@@ -293,12 +293,7 @@ fn form_decode(text: &str) -> Vec<u8> {
 
 /// The percent-encode set of forms, but `%20` for a space.
 fn form_encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"*-._".contains(byte) {
-            out.push(char::from(*byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
+    let mut out = String::with_capacity(bytes.len());
+    percent_encode_into(bytes.iter().copied(), |byte| b"*-._".contains(&byte), &mut out);
+    out
 }

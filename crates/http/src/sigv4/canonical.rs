@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
-use portolan_core::{Error, Result};
+use portolan_core::{Error, Result, percent_encode_into};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -133,11 +133,7 @@ fn digits(high: u8, low: u8) -> Option<u8> {
 }
 
 fn encode_byte(byte: u8, kept: &[u8], out: &mut String) {
-    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-        out.push(char::from(byte));
-    } else {
-        let _ = write!(out, "%{byte:02X}");
-    }
+    percent_encode_into([byte], |byte| b"-._~".contains(&byte) || kept.contains(&byte), out);
 }
 
 /// A name or a value of the query.

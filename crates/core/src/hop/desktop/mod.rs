@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::{HopSchemes, Route, env};
 use crate::error::{Error, Kind, Phase, Result};
+use crate::url::percent_encode;
 
 /// What settings say is short.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -79,14 +80,11 @@ fn url(scheme: &str, host: &str, port: &str, login: Option<(&str, &str)>) -> Opt
     // What was written as a URL keeps its host alone: the field says what it is.
     let host = host.split_once("://").map_or(host, |(_, rest)| rest).trim_end_matches('/');
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-    let login = login.map(|(user, password)| format!("{}:{}@", encoded(user), encoded(password))).unwrap_or_default();
+    let login = login
+        .map(|(user, password)| format!("{}:{}@", percent_encode(user), percent_encode(password)))
+        .unwrap_or_default();
     let port = if matches!(port.trim(), "" | "0") { String::new() } else { format!(":{}", port.trim()) };
     Some(format!("{scheme}://{login}{host}{port}"))
-}
-
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// A pattern as desktops write them: `*.example.org` means the name itself too, `10.*` and `169.254/16` are networks.
