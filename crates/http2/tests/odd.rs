@@ -84,7 +84,7 @@ async fn node_hints_and_names_alternatives_and_origins() {
     );
     assert_eq!(body.to_bytes(), "hinted");
     assert_eq!(text(&client, "/alternatives", Bytes::new()).await.unwrap(), "pinged");
-    let events = events.lock().unwrap();
+    let events: Vec<_> = events.lock().unwrap().drain(..).collect();
     let has = |event: &Event| assert!(events.contains(event), "{events:?}");
     has(&Event::AltSvc { stream: 0, origin: "https://one.test".into(), value: "h3=\":1\"".into() });
     has(&Event::AltSvc { stream: 3, origin: "".into(), value: "clear".into() });
