@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::ops::DerefMut;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -17,6 +18,9 @@ use crate::ext::OnInformational;
 use crate::head::{self, Asked, Framing};
 use crate::message::{self, Ends, Head};
 use crate::upload::{Sending, Upload};
+
+/// How long the word of a peer that reads no more is awaited: it is on its way, or never comes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Sends a request and waits for the head of its response. The connection may be held in any way; it is let go of at the
 /// end of the response's body.
@@ -70,6 +74,7 @@ where
         on_informational: parts.extensions.get::<OnInformational>(),
         seen: message::Seen::default(),
         heard: false,
+        lost: None,
         informational: 0,
     };
     let result = poll_fn(|cx| call.poll(connection, cx)).await;
@@ -112,6 +117,8 @@ struct Call<'a, B: Body> {
     on_informational: Option<&'a OnInformational>,
     seen: message::Seen,
     heard: bool,
+    /// Why nothing more can be sent.
+    lost: Option<Error>,
     informational: usize,
 }
 
@@ -125,22 +132,30 @@ where
         T: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
-            let lost = match self.poll_request(conn, cx) {
-                Ok(()) => None,
-                Err(error) if error.kind() == Kind::Usage => return Poll::Ready(Err(error)),
-                Err(error) => Some(error),
-            };
+            if self.lost.is_none()
+                && let Err(error) = self.poll_request(conn, cx)
+            {
+                if matches!(error.kind(), Kind::Usage | Kind::Timeout) {
+                    return Poll::Ready(Err(error));
+                }
+                // What the peer said before it stopped listening explains more than that it did. The end of a socket is told to
+                // who writes before what came ahead of it is told to who reads.
+                self.lost = Some(error);
+                conn.alarm.after(Some(LAST_WORDS));
+            }
             let stage = self.stage;
             match self.poll_response(conn, cx) {
                 Ok(Some(head)) => return Poll::Ready(message::body(&head, &self.asked).map(|ends| (head, ends))),
-                Ok(None) if self.stage != stage => continue,
-                // What the peer said before it stopped listening explains more than that it did.
+                Ok(None) if self.lost.is_some() && conn.alarm.poll(cx).is_pending() => return Poll::Pending,
+                Ok(None) if self.lost.is_none() && self.stage != stage => continue,
                 Ok(None) => {
-                    if let Some(lost) = lost {
+                    if let Some(lost) = self.lost.take() {
                         return Poll::Ready(Err(lost));
                     }
                 }
-                Err(error) if error.is_closed() && !self.heard => return Poll::Ready(Err(lost.unwrap_or(error))),
+                Err(error) if error.is_closed() && !self.heard => {
+                    return Poll::Ready(Err(self.lost.take().unwrap_or(error)));
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
             if !matches!(self.stage, Stage::Expect | Stage::Sent) || conn.alarm.poll(cx).is_pending() {
@@ -199,7 +214,7 @@ where
                 }
                 continue;
             }
-            if matches!(self.stage, Stage::Body) && self.asked.framing == Framing::None {
+            if matches!(self.stage, Stage::Body) && self.asked.framing == Framing::None && self.lost.is_none() {
                 return Ok(None);
             }
             match conn.poll_fill(cx, false) {

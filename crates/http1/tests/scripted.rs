@@ -3,17 +3,19 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use portolan_core::{Delivery, Kind, Phase};
+use portolan_core::{Delivery, Kind, Phase, clock};
 use portolan_http1::ext::OnInformational;
 use portolan_http1::{Connection, Options, send};
 use support::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 #[tokio::test]
 async fn a_request_and_its_response_leave_the_connection_for_the_next() {
@@ -407,6 +409,68 @@ async fn an_early_refusal_is_heard_by_a_sender_that_is_stuck() {
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no!");
     assert!(!conn.is_reusable());
+}
+
+/// A stream whose end is told to who writes before what came ahead of it can be read, as sockets do.
+struct Deaf {
+    reads: DuplexStream,
+    /// What was not told yet.
+    untold: usize,
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.untold > 0 {
+            self.untold -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.reads).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_said_before_it_stopped_reading_is_heard() {
+    for (reply, open) in
+        [(&b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nno!"[..], true), (b"", false), (b"", true)]
+    {
+        for request in [Request::put("http://e/"), Request::get("http://e/")] {
+            let (near, mut peer) = duplex(1024);
+            let mut conn = Connection::new(Deaf { reads: near, untold: 5 }, Options::new());
+            let body = if request.method_ref() == Some(&Method::PUT) { "body" } else { "" };
+            let say = async {
+                clock::sleep(Duration::from_millis(1)).await;
+                peer.write_all(reply).await.unwrap();
+                // Without a word, it is open for ever or closed.
+                open.then_some(peer)
+            };
+            let (result, _peer) = tokio::join!(send(&mut conn, request.body(Full::<Bytes>::from(body)).unwrap()), say);
+            if reply.is_empty() {
+                let error = result.map(|_| ()).unwrap_err();
+                let said = (error.kind(), error.phase(), error.delivery());
+                assert_eq!(said, (Kind::Closed, Some(Phase::Send), Delivery::NotSent), "{error}");
+            } else {
+                let response = result.unwrap();
+                assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no!");
+            }
+            assert!(!conn.is_reusable());
+        }
+    }
 }
 
 #[tokio::test]
