@@ -55,6 +55,7 @@ where
         wakes: Vec::new(),
         yielded: false,
         unflushed: false,
+        deaf: None,
         lost: false,
         ending: None,
     };
@@ -80,9 +81,16 @@ pub struct Connection<T> {
     yielded: bool,
     /// The transport may hold what was written: TLS does.
     unflushed: bool,
+    /// The transport takes nothing any more; what the peer said before is read for so long.
+    deaf: Option<Deaf>,
     /// The transport takes or gives nothing any more.
     lost: bool,
     ending: Option<Ending>,
+}
+
+struct Deaf {
+    error: io::Error,
+    by: Instant,
 }
 
 struct Ending {
@@ -127,7 +135,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
                 Poll::Pending => return,
                 Poll::Ready(Ok(0)) => {
                     self.lost = true;
-                    self.give_up(Engine::on_eof);
+                    let deaf = self.deaf.take();
+                    self.give_up(|engine| match deaf {
+                        Some(deaf) if engine.goaway.is_none() => engine.on_io_error(&deaf.error),
+                        _ => engine.on_eof(),
+                    });
                 }
                 Poll::Ready(Ok(count)) => {
                     if count == room {
@@ -147,6 +159,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn transport_failed(&mut self, error: &io::Error) {
         self.lost = true;
         self.give_up(|engine| engine.on_io_error(error));
+    }
+
+    /// The transport takes nothing more. The end of a socket is told to who writes before what came ahead of it is told to who
+    /// reads: a GOAWAY may be there, and answers. No request is taken from here on.
+    fn write_failed(&mut self, error: io::Error) {
+        if self.ending.is_some() {
+            return self.transport_failed(&error);
+        }
+        let unwritten = std::mem::take(&mut self.writing).len();
+        self.with(|engine| engine.deafened(unwritten));
+        self.deaf = Some(Deaf { error, by: clock::now() + FAREWELL });
     }
 
     /// What was handed over and not written is not sent: a request wholly within it is told so.
@@ -169,7 +192,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Wrote {
-        while !self.lost {
+        while !self.lost && self.deaf.is_none() {
             if self.writing.is_empty() {
                 if self.shared.lock().out.is_empty() {
                     break;
@@ -189,17 +212,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             self.unflushed = true;
             match self.poll_write(cx) {
                 Poll::Pending => return Wrote::Blocked,
-                Poll::Ready(Ok(0)) => self.transport_failed(&io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(0)) => self.write_failed(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => self.writing.advance(count),
-                Poll::Ready(Err(error)) => self.transport_failed(&error),
+                Poll::Ready(Err(error)) => self.write_failed(error),
             }
         }
         self.yielded = false;
-        if self.unflushed && !self.lost {
+        if self.deaf.is_some() {
+            self.shared.lock().out = Output::default();
+        } else if self.unflushed && !self.lost {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Pending => return Wrote::Blocked,
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => self.transport_failed(&error),
+                Poll::Ready(Err(error)) => self.write_failed(error),
             }
         }
         Wrote::All
@@ -218,6 +243,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     fn check_end(&mut self) {
         if self.ending.is_some() || !self.shared.lock().is_done() {
             return;
+        }
+        if let Some(deaf) = self.deaf.take() {
+            self.transport_failed(&deaf.error);
         }
         let failure = self.with(|engine| {
             let failure = engine.failure.clone();
@@ -271,7 +299,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         if more || engine.is_done() || self.shared.has_uploads() {
             return false;
         }
-        let due = engine.next_timeout();
+        let due = engine.next_timeout().into_iter().chain(self.deaf.as_ref().map(|deaf| deaf.by)).min();
         match &mut engine.driver {
             Some(driver) => driver.clone_from(cx.waker()),
             None => engine.driver = Some(cx.waker().clone()),
@@ -281,7 +309,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
             return true;
         }
         if self.poll_timer(cx, due) {
-            self.with(|engine| engine.on_timeout(clock::now()));
+            let now = clock::now();
+            self.with(|engine| engine.on_timeout(now));
+            if let Some(deaf) = self.deaf.take_if(|deaf| deaf.by <= now) {
+                self.transport_failed(&deaf.error);
+            }
             return false;
         }
         true

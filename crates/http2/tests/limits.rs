@@ -132,7 +132,7 @@ async fn windows_are_as_large_as_was_said() {
 #[tokio::test]
 async fn windows_grow_with_what_a_round_trip_carries_up_to_their_bound() {
     for (bound, grows) in [(64 << 10, false), (150 << 10, true)] {
-        let options = Options::new().stream_window(64 << 10).connection_window(100_000).max_window(bound);
+        let options = Options::new().stream_window(64 << 10).connection_window(1 << 20).max_window(bound);
         let (client, _driver, mut peer) = ready(options, &[]).await;
         let answer = call(&client, get());
         peer.request().await;

@@ -398,6 +398,23 @@ impl Engine {
         self.handed = self.handed.saturating_sub(bytes as u64);
     }
 
+    /// The transport takes nothing more, and did not take the last `bytes` that it was handed: what waits in the queue never
+    /// leaves, and nothing new is taken.
+    pub(crate) fn deafened(&mut self, bytes: usize) {
+        self.not_written(bytes);
+        self.closing = true;
+        self.send_window.take(usize::MAX);
+        let handed = self.handed;
+        let failure = Failure::new(Kind::Closed, "the connection takes nothing more").with_delivery(Delivery::NotSent);
+        for key in self.streams.keys() {
+            if self.streams.get(key).is_some_and(|stream| stream.begins_at >= handed) {
+                self.fail_stream(key, failure.clone());
+            }
+        }
+        self.slots.wake_all(&mut self.wakes);
+        self.wakes.append(&mut self.blocked);
+    }
+
     /// Whether the connection has nothing left to do: every handle dropped, or a peer that goes away and nothing in flight.
     pub(crate) fn is_done(&self) -> bool {
         let unwanted = self.handles == 0 || self.goaway.is_some() || self.closing;
