@@ -290,26 +290,69 @@ async fn requests_are_compressed_when_and_only_when_they_are_said_to_be() {
     assert_eq!(client.unary(&method, &large).await.unwrap().message(), "None 0");
 }
 
-/// A message of zeros, gzipped: 1 MiB in 1 KiB.
-fn bomb() -> Vec<u8> {
+/// A MiB of zeros by each encoding, with its length said and not, in one piece and in two of which each is small.
+fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(&vec![0; 1 << 20]).unwrap();
-    encoder.finish().unwrap()
+    let zeros = vec![0; 1 << 20];
+    let gzip = |plain: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    deflate.write_all(&zeros).unwrap();
+    let half = &zeros[..1 << 19];
+    let (member, piece) = (gzip(half), zstd::stream::encode_all(half, 19).unwrap());
+    vec![
+        ("gzip", gzip(&zeros)),
+        ("deflate", deflate.finish().unwrap()),
+        ("zstd", zstd::bulk::compress(&zeros, 19).unwrap()),
+        ("zstd", zstd::stream::encode_all(&zeros[..], 19).unwrap()),
+        ("gzip", [&member[..], &member].concat()),
+        ("zstd", [&piece[..], &piece].concat()),
+    ]
 }
 
 #[tokio::test]
 async fn an_inflated_message_has_the_same_bound_as_any_other() {
-    let client = client(handler(async |call| {
-        call.start(&[("grpc-encoding", "gzip")]).await;
-        call.send_flagged(1, bomb()).await;
-        call.ok().await;
-    }));
-    let reply = client.unary(&method("/t.S/M"), &Bytes::new()).await.unwrap();
-    assert_eq!((reply.message().len(), reply.is_compressed()), (1 << 20, true));
-    let call = client.unary(&method("/t.S/M"), &Bytes::new()).max_receive_bytes((1 << 20) - 1);
-    let error = call.await.unwrap_err();
-    assert_eq!((error.kind(), Status::of(&error).code()), (Kind::Limit, Code::ResourceExhausted));
+    for (name, bomb) in bombs() {
+        assert!(bomb.len() < 3000, "{name}");
+        let client = client(handler(move |call| {
+            let bomb = bomb.clone();
+            async move {
+                call.start(&[("grpc-encoding", name)]).await;
+                call.send_flagged(1, bomb).await;
+                call.ok().await;
+            }
+        }));
+        let call = client.unary(&method("/t.S/M"), &Bytes::new()).max_receive_bytes(1 << 20);
+        let reply = call.await.unwrap();
+        assert_eq!((reply.message().len(), reply.is_compressed()), (1 << 20, true), "{name}");
+        let call = client.unary(&method("/t.S/M"), &Bytes::new()).max_receive_bytes((1 << 20) - 1);
+        let error = call.await.unwrap_err();
+        assert_eq!((error.kind(), Status::of(&error).code()), (Kind::Limit, Code::ResourceExhausted), "{name}");
+    }
+}
+
+/// What is no message of its encoding, and what stands behind one.
+#[tokio::test]
+async fn what_cannot_be_inflated_is_the_servers_mistake() {
+    let cut = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
+    let more = |bytes: &[u8]| [bytes, b"x"].concat();
+    for (name, bomb) in bombs() {
+        for broken in [Vec::new(), b"not compressed".to_vec(), cut(&bomb), more(&bomb)] {
+            let client = client(handler(move |call| {
+                let broken = broken.clone();
+                async move {
+                    call.start(&[("grpc-encoding", name)]).await;
+                    call.send_flagged(1, broken).await;
+                    call.ok().await;
+                }
+            }));
+            let Err(error) = client.unary(&method("/t.S/M"), &Bytes::new()).await else { panic!("{name}") };
+            assert_eq!((error.kind(), Status::of(&error).code()), (Kind::Protocol, Code::Internal), "{name}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -26,15 +26,18 @@ fn zlib(plain: &[u8], dst: &mut BytesMut) -> io::Result<()> {
 }
 
 fn gunzip(data: &[u8], max: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut decoder = flate2::bufread::GzDecoder::new(data);
-    let plain = read_all(&mut decoder, data.len(), max)?;
-    end(decoder.into_inner(), plain)
+    // Members may follow one another (RFC 1952 2.2).
+    read_all(&mut flate2::bufread::MultiGzDecoder::new(data), data.len(), max)
 }
 
 fn unzlib(data: &[u8], max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut decoder = flate2::bufread::ZlibDecoder::new(data);
     let plain = read_all(&mut decoder, data.len(), max)?;
-    end(decoder.into_inner(), plain)
+    match decoder.into_inner() {
+        [] => Ok(plain),
+        _ if plain.is_none() => Ok(plain),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end")),
+    }
 }
 
 fn read_all(decoder: &mut impl Read, hint: usize, max: usize) -> io::Result<Option<Vec<u8>>> {
@@ -43,11 +46,4 @@ fn read_all(decoder: &mut impl Read, hint: usize, max: usize) -> io::Result<Opti
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(limit).read_to_end(&mut plain)?;
     Ok((plain.len() <= max).then_some(plain))
-}
-
-fn end(rest: &[u8], plain: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
-    match &plain {
-        Some(_) if !rest.is_empty() => Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end")),
-        _ => Ok(plain),
-    }
 }

@@ -21,16 +21,11 @@ fn inflate(data: &[u8], max: usize) -> io::Result<Option<Vec<u8>>> {
     if data.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(data)?.single_frame();
+    // Frames may follow one another (RFC 8878 3).
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(data)?;
     decoder.window_log_max(WINDOW_LOG)?;
     let mut plain = Vec::with_capacity(data.len().max(FIRST).min(max));
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     decoder.by_ref().take(limit).read_to_end(&mut plain)?;
-    if plain.len() > max {
-        return Ok(None);
-    }
-    if !decoder.finish().is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end"));
-    }
-    Ok(Some(plain))
+    Ok((plain.len() <= max).then_some(plain))
 }
