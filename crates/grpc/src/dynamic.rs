@@ -6,13 +6,15 @@ use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use serde_json::Value;
 
 use crate::PROTOCOL;
 use crate::body::Shape;
 use crate::client::{Client, Method};
 use crate::codec::Codec;
+use crate::dynamic_editions::as_proto2;
+use crate::dynamic_json::to_json;
 use crate::reflection::Reflection;
 use crate::transport::Transport;
 
@@ -34,12 +36,23 @@ pub struct Schema {
     pub(crate) pool: DescriptorPool,
 }
 
+/// `google.protobuf.FileDescriptorSet`, whose files are read one by one.
+#[derive(Clone, PartialEq, prost::Message)]
+struct FileSet {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    file: Vec<Bytes>,
+}
+
 impl Schema {
     /// From a `google.protobuf.FileDescriptorSet`, as `protoc` and `portolan-grpc-build` write it.
     pub fn from_descriptor_set(bytes: &[u8]) -> Result<Self> {
-        let pool =
-            DescriptorPool::decode(bytes).map_err(|error| usage("the descriptor set is broken").with_source(error))?;
-        Ok(Self { pool })
+        let broken = |error| usage("the descriptor set is broken").with_source(error);
+        let mut set = FileSet::decode(bytes).map_err(broken)?;
+        for file in &mut set.file {
+            *file = as_proto2(std::mem::take(file))?;
+        }
+        let pool = DescriptorPool::decode(&*set.encode_to_vec());
+        Ok(Self { pool: pool.map_err(|error| usage("the descriptor set is broken").with_source(error))? })
     }
 
     /// What the server says of one of its services.
@@ -49,7 +62,7 @@ impl Schema {
         let mut pool = DescriptorPool::new();
         // Imports come first. As bytes they keep the options that are extensions.
         for file in files {
-            let added = pool.decode_file_descriptor_proto(file);
+            let added = pool.decode_file_descriptor_proto(as_proto2(file)?);
             added.map_err(|error| Error::protocol(PROTOCOL, broken).with_source(error))?;
         }
         Ok(Self { pool })
@@ -134,9 +147,7 @@ impl Codec for DynamicJson {
         let message = DynamicMessage::decode(self.output.clone(), src).map_err(|error| {
             Error::protocol(PROTOCOL, "a message that is no protobuf of its type").with_source(error)
         })?;
-        let options = SerializeOptions::new().skip_default_fields(true);
-        message
-            .serialize_with_options(serde_json::value::Serializer, &options)
+        to_json(&message)
             .map_err(|error| Error::protocol(PROTOCOL, "a message that has no form in JSON").with_source(error))
     }
 }

@@ -15,7 +15,7 @@
 //!   retries of a stream of which something was taken.
 //! - **Tested against** (docs/INTEROP.md): grpcio (Python), grpc-js and connect-node (JavaScript), grpc-go and grpc++ with the interop
 //!   cases of the gRPC project, in cleartext and over TLS, by gRPC, gRPC-Web and Connect; Envoy and grpc-gateway by JSON; the same service over HTTP/3 on
-//!   aioquic, and behind Caddy; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every
+//!   aioquic, and behind Caddy; grpcio behind nginx, HAProxy and nghttpx; the server halves of the h2 and h3 crates; a server's bytes cut, stalled and garbled at every
 //!   place.
 //! - **Security**: a length is checked before there is room for it, and an inflated message has the same bound; reserved names
 //!   can't be sent as metadata; secrets stay out of logs and of header compression; reflection is bounded in files and bytes.
@@ -65,6 +65,10 @@ mod deadline;
 pub mod details;
 #[cfg(feature = "dynamic")]
 pub mod dynamic;
+#[cfg(feature = "dynamic")]
+mod dynamic_editions;
+#[cfg(feature = "dynamic")]
+mod dynamic_json;
 mod frame;
 #[cfg(feature = "health")]
 pub mod health;

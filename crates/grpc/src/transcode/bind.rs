@@ -9,6 +9,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Re
 use super::rule::{Binding, RequestBody, Rpc, is_http_body, is_raw};
 use super::template::escape;
 use crate::PROTOCOL;
+use crate::dynamic_json::to_json;
 
 /// What an HTTP request says.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub(super) fn whole(message: &DynamicMessage) -> Result<(String, Bytes)> {
     if is_http_body(&message.descriptor()) {
         return Ok(raw(message));
     }
-    let json = serde_json::to_vec(message).map_err(no_json)?;
+    let json = json(message)?.to_string();
     Ok((JSON.to_owned(), json.into()))
 }
 
@@ -80,7 +81,7 @@ fn one(message: &mut DynamicMessage, field: &FieldDescriptor) -> Result<Option<(
 }
 
 fn json(message: &DynamicMessage) -> Result<serde_json::Value> {
-    serde_json::to_value(message).map_err(no_json)
+    to_json(message).map_err(no_json)
 }
 
 fn no_json(error: serde_json::Error) -> Error {

@@ -164,6 +164,15 @@ async fn every_interop_case_and_the_compression_probes_pass_against_grpc_go_over
 }
 
 #[tokio::test]
+async fn every_interop_case_passes_behind_nginx_haproxy_and_nghttpx() {
+    for front in [peers::nginx, peers::haproxy, peers::nghttpx] {
+        let Some(peer) = peers::python(false) else { return };
+        let Some(front) = front(&peer) else { continue };
+        by_grpc(Some(front), GRPCIO).await;
+    }
+}
+
+#[tokio::test]
 async fn every_interop_case_and_the_compression_probes_pass_over_http3_against_aioquic() {
     let Some(peer) = peers::aioquic() else { return };
     let client = Client::from_channel(over_http3(&peer).await).unwrap();

@@ -152,6 +152,48 @@ pub(crate) fn behind_caddy(peer: Peer) -> Option<(Peer, Peer)> {
     Some((peer, front))
 }
 
+/// A front in cleartext that hands gRPC on.
+fn front(peer: &Peer, name: &str, port: u16, service: Service) -> Option<Peer> {
+    let server = service.accepts(([127, 0, 0, 1], port).into()).start()?;
+    let name = format!("{} behind {name}", peer.name);
+    Some(Peer { url: format!("http://127.0.0.1:{port}"), certs: None, name, _server: server })
+}
+
+/// nginx, by `grpc_pass`.
+pub(crate) fn nginx(peer: &Peer) -> Option<Peer> {
+    let (port, back) = (free_port(), peer.port());
+    let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|name| format!("{name}_temp_path $D/{name};"))
+        .collect();
+    let config = format!(
+        "daemon off; worker_processes 1; error_log stderr; pid $D/pid; events {{}}\n\
+         http {{ access_log off; client_max_body_size 0; {folders}\n\
+         server {{ listen 127.0.0.1:{port} http2; location / {{ grpc_pass grpc://127.0.0.1:{back}; }} }} }}\n"
+    );
+    let service = Service::new("nginx-light", "nginx").file("nginx.conf", config);
+    front(peer, "nginx", port, service.args(["-c", "$D/nginx.conf", "-e", "stderr"]))
+}
+
+/// HAProxy, with HTTP/2 on both sides.
+pub(crate) fn haproxy(peer: &Peer) -> Option<Peer> {
+    let (port, back) = (free_port(), peer.port());
+    let config = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen grpc\n bind 127.0.0.1:{port} proto h2\n server back 127.0.0.1:{back} proto h2\n"
+    );
+    let service = Service::new("haproxy", "haproxy").file("haproxy.cfg", config);
+    front(peer, "HAProxy", port, service.args(["-db", "-f", "$D/haproxy.cfg"]))
+}
+
+/// nghttpx.
+pub(crate) fn nghttpx(peer: &Peer) -> Option<Peer> {
+    let (port, back) = (free_port(), peer.port());
+    let args = ["--conf=/dev/null".to_owned(), format!("-f127.0.0.1,{port};no-tls"), "--workers=1".to_owned()];
+    let service = Service::new("nghttp2-proxy", "nghttpx").args(args).arg(format!("-b127.0.0.1,{back};;proto=h2"));
+    front(peer, "nghttpx", port, service)
+}
+
 /// What a program in Go is made of: its source, and the files of protobuf with what their imports are called in Go.
 struct Go {
     source: &'static str,

@@ -1,0 +1,155 @@
+//! Messages as protobuf's JSON has them.
+
+use prost_reflect::{DynamicMessage, MapKey, ReflectMessage, SerializeOptions, Value};
+use serde_json::Value as Json;
+
+/// The message as JSON. Numbers of 32 bits are as short as they can be, and what is not finite has its name: in the wrappers too, where
+/// serde knows no word for it.
+pub(crate) fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
+    let options = SerializeOptions::new().skip_default_fields(true);
+    let mut json = message.serialize_with_options(serde_json::value::Serializer, &options)?;
+    mend(message, &mut json);
+    Ok(json)
+}
+
+fn mend(message: &DynamicMessage, json: &mut Json) {
+    match message.descriptor().full_name() {
+        "google.protobuf.FloatValue" | "google.protobuf.DoubleValue" => {
+            if let Some(value) = message.get_field_by_name("value") {
+                number(&value, json);
+            }
+        }
+        // They have a form of their own, without fields.
+        name if name.starts_with("google.protobuf.") => {}
+        _ => {
+            for (field, value) in message.fields() {
+                if let Some(json) = json.get_mut(field.json_name()) {
+                    mend_value(value, json);
+                }
+            }
+        }
+    }
+}
+
+fn mend_value(value: &Value, json: &mut Json) {
+    match (value, json) {
+        (Value::List(values), Json::Array(items)) => {
+            values.iter().zip(items).for_each(|(value, json)| mend_value(value, json));
+        }
+        (Value::Map(entries), Json::Object(members)) => {
+            for (key, value) in entries {
+                if let Some(json) = members.get_mut(&text(key)) {
+                    mend_value(value, json);
+                }
+            }
+        }
+        (Value::Message(message), json) => mend(message, json),
+        (Value::F32(_), json) => number(value, json),
+        _ => {}
+    }
+}
+
+fn number(value: &Value, json: &mut Json) {
+    let (value, short) = match value {
+        // As text it is as short as a number of 32 bits can be; but nothing that is read back may be beyond the largest.
+        Value::F32(value) => {
+            let (value, short) = (f64::from(*value), value.to_string().parse::<f64>().ok());
+            (value, short.filter(|short| short.abs() <= f64::from(f32::MAX)).or(Some(value)))
+        }
+        Value::F64(value) => (*value, Some(*value)),
+        _ => return,
+    };
+    *json = match short.and_then(serde_json::Number::from_f64) {
+        Some(number) => Json::Number(number),
+        None if value.is_nan() => "NaN".into(),
+        None if value > 0.0 => "Infinity".into(),
+        None => "-Infinity".into(),
+    };
+}
+
+fn text(key: &MapKey) -> String {
+    match key {
+        MapKey::Bool(key) => key.to_string(),
+        MapKey::I32(key) => key.to_string(),
+        MapKey::I64(key) => key.to_string(),
+        MapKey::U32(key) => key.to_string(),
+        MapKey::U64(key) => key.to_string(),
+        MapKey::String(key) => key.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamic::Schema;
+    use prost_reflect::prost::Message as _;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_are_as_short_as_they_can_be_and_have_names_where_they_are_none() {
+        let set = descriptors();
+        let schema = Schema::from_descriptor_set(&set).unwrap();
+        let kind = schema.pool.get_message_by_name("t.M").unwrap();
+        for same in [
+            json!({"f": 0.1, "d": 0.1, "fs": [0.1, "NaN", "-Infinity"], "m": {"-1": 1e-45, "2": "Infinity"}}),
+            json!({"wf": "NaN", "wd": "-Infinity", "ws": ["Infinity", 0.3, 0.0], "deep": {"wf": f64::from(f32::MAX)}}),
+            json!({"wm": {"true": {"wf": "NaN"}}}),
+        ] {
+            let message = DynamicMessage::deserialize(kind.clone(), &same).unwrap();
+            let message = DynamicMessage::decode(kind.clone(), &*message.encode_to_vec()).unwrap();
+            assert_eq!(to_json(&message).unwrap(), same);
+        }
+    }
+
+    /// `t.M`, written by hand: protoc is not needed for so little.
+    fn descriptors() -> Vec<u8> {
+        use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+        use prost_reflect::prost_types::{
+            DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MessageOptions,
+        };
+        let field = |name: &str, number, label: Label, kind: Type, of: &str| FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            label: Some(label.into()),
+            r#type: Some(kind.into()),
+            type_name: (!of.is_empty()).then(|| of.to_owned()),
+            ..FieldDescriptorProto::default()
+        };
+        let entry = |name: &str, key, value: FieldDescriptorProto| DescriptorProto {
+            name: Some(name.to_owned()),
+            field: vec![field("key", 1, Label::Optional, key, ""), value],
+            options: Some(MessageOptions { map_entry: Some(true), ..MessageOptions::default() }),
+            ..DescriptorProto::default()
+        };
+        let message = DescriptorProto {
+            name: Some("M".to_owned()),
+            field: vec![
+                field("f", 1, Label::Optional, Type::Float, ""),
+                field("d", 2, Label::Optional, Type::Double, ""),
+                field("fs", 3, Label::Repeated, Type::Float, ""),
+                field("m", 4, Label::Repeated, Type::Message, ".t.M.MEntry"),
+                field("wf", 5, Label::Optional, Type::Message, ".google.protobuf.FloatValue"),
+                field("wd", 6, Label::Optional, Type::Message, ".google.protobuf.DoubleValue"),
+                field("ws", 7, Label::Repeated, Type::Message, ".google.protobuf.FloatValue"),
+                field("deep", 8, Label::Optional, Type::Message, ".t.M"),
+                field("wm", 9, Label::Repeated, Type::Message, ".t.M.WmEntry"),
+            ],
+            nested_type: vec![
+                entry("MEntry", Type::Int32, field("value", 2, Label::Optional, Type::Float, "")),
+                entry("WmEntry", Type::Bool, field("value", 2, Label::Optional, Type::Message, ".t.M")),
+            ],
+            ..DescriptorProto::default()
+        };
+        let known = prost_reflect::DescriptorPool::global();
+        let wrappers = known.get_file_by_name("google/protobuf/wrappers.proto").unwrap();
+        let file = FileDescriptorProto {
+            name: Some("t.proto".to_owned()),
+            package: Some("t".to_owned()),
+            dependency: vec!["google/protobuf/wrappers.proto".to_owned()],
+            message_type: vec![message],
+            syntax: Some("proto3".to_owned()),
+            ..FileDescriptorProto::default()
+        };
+        FileDescriptorSet { file: vec![wrappers.file_descriptor_proto().clone(), file] }.encode_to_vec()
+    }
+}
