@@ -172,6 +172,40 @@ async fn a_user_in_the_url_is_said_each_time_and_a_post_is_sent_again_with_its_b
 }
 
 #[tokio::test]
+async fn events_of_a_compressed_stream_are_given_before_it_ends() {
+    use std::io::Write;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (go, mut going) = tokio::sync::mpsc::channel::<()>(1);
+    let server = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tcp.read_u8().await.unwrap());
+        }
+        assert!(String::from_utf8(head).unwrap().to_lowercase().contains("accept-encoding: gzip"));
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n\r\n";
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        for number in 0..3 {
+            write!(packed, "id: {number}\ndata: event {number}\n\n").unwrap();
+            packed.flush().unwrap();
+            tcp.write_all(&std::mem::take(packed.get_mut())).await.unwrap();
+            // The next only when this one was given.
+            going.recv().await.unwrap();
+        }
+    });
+    let options = Options::new().reconnect(false).idle_timeout(Duration::from_secs(60));
+    let mut source = EventSource::get(&Client::new(), format!("http://{addr}/"), options).unwrap();
+    for number in 0..3 {
+        assert_eq!(source.recv().await.unwrap().unwrap().data, format!("event {number}"));
+        go.send(()).await.unwrap();
+    }
+    server.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_body_that_can_be_sent_once_is_refused() {
     let client = Client::new();
     let body = portolan_http::Body::from_reader(&b"once"[..]);

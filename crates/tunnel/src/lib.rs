@@ -20,8 +20,8 @@
 //! - **Measured** (`cargo run --release -p portolan-tunnel --example measure`, 1,000 tunnels on Linux, heap of the
 //!   gateway): 6.5 KiB for an idle tunnel, used before or not, since buffers are given back; 174 to 205 KiB with both
 //!   directions stalled at full backpressure. Against a plain TCP relay with buffers of 64 KiB, in pairs on two cores
-//!   shared with other work: 1 GiB up at 0.78 to 0.98 of its speed (the client's masking included), down at 0.94 to 1.18,
-//!   round trips of 64 bytes at 0.91 to 1.13.
+//!   shared with other work: 1 GiB up at 0.78 to 0.98 of its speed (the client's masking included), down at 0.87 to 1.18,
+//!   round trips of 64 bytes at 0.88 to 1.13.
 //! - **Security**: without a hook there is no gateway unless one says [`anyone`](gateway::GatewayBuilder::anyone); only
 //!   public addresses are reached unless a policy says otherwise; pages of foreign origins are refused; logs hold peer,
 //!   identity and target, never headers or queries.

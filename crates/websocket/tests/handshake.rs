@@ -246,6 +246,35 @@ async fn a_server_that_asks_for_digest_is_answered_with_the_proof() {
 }
 
 #[tokio::test]
+async fn the_http_client_brings_its_cookies_and_follows_redirects() {
+    use portolan_http::{Client, cookie::Jar};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for turn in 0..2 {
+            let (mut io, _) = listener.accept().await.unwrap();
+            let head = head(&mut io).await;
+            let answer = match turn {
+                0 => "HTTP/1.1 307 Temporary Redirect\r\nLocation: /there\r\nSet-Cookie: pass=yes\r\n\
+                      Content-Length: 0\r\nConnection: close\r\n\r\n"
+                    .to_owned(),
+                _ => good(&head) + "\r\n",
+            };
+            io.write_all(answer.as_bytes()).await.unwrap();
+            asked.push(head);
+        }
+        asked
+    });
+    let client = Client::builder().cookie_jar(std::sync::Arc::new(Jar::new())).build().unwrap();
+    WebSocket::open_with(&client, &Request::new(&url).unwrap(), Options::new()).await.unwrap();
+    let asked = server.await.unwrap();
+    assert!(field(&asked[0], "cookie").is_none() && asked[0].starts_with("GET / "));
+    assert!(field(&asked[1], "cookie") == Some("pass=yes") && asked[1].starts_with("GET /there "), "{}", asked[1]);
+    assert_eq!(field(&asked[1], "upgrade"), Some("websocket"));
+}
+
+#[tokio::test]
 async fn requests_that_contradict_the_handshake_are_the_callers_mistake() {
     for url in ["ftp://example.test", "ws://", "ws://example.test/#top", "example.test"] {
         assert_eq!(Request::new(url).unwrap_err().kind(), Kind::Usage, "{url}");
