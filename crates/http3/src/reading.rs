@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response, StatusCode};
-use portolan_core::{Delivery, Error, Phase};
+use portolan_core::{Delivery, Error, Kind, Phase};
 use portolan_hpack::qpack;
 use quinn::{ReadError, RecvStream};
 
@@ -212,12 +212,18 @@ impl Reading {
         let id = self.slot.id;
         let mut message = Message::new();
         let decoded = self.slot.shared.with(|state| {
-            if state.failure.is_some() {
+            // What came before the end is read after it, too; not by tables that are out of step.
+            let over = state.failure.as_ref().map(|failure| failure.kind);
+            if over.is_some_and(|kind| !matches!(kind, Kind::Closed | Kind::Timeout)) {
                 return Ok(None);
             }
             let out = &mut state.outlets[Critical::Decoder as usize].bytes;
             let decoded = state.decoder.decode(id, &section, out, &mut |field| message.push(field))?;
             state.written(Critical::Decoder)?;
+            if decoded == qpack::Section::Blocked && over.is_some() {
+                // What it waits for will never come.
+                return Ok(None);
+            }
             if decoded == qpack::Section::Blocked {
                 state.blocked.retain(|(blocked, _)| *blocked != id);
                 state.blocked.push((id, cx.waker().clone()));
@@ -243,8 +249,8 @@ impl Reading {
                 self.blocked = Some(section);
                 Poll::Pending
             }
-            // The connection is over, and reading says so.
-            None => Poll::Ready(Ok(None)),
+            // The connection is over, and why is known: this is not what is told.
+            None => Poll::Ready(Err(Violation::new(Code::INTERNAL_ERROR, "the connection is over"))),
         }
     }
 
@@ -288,9 +294,7 @@ impl Reading {
                 self.early_rejected = true;
                 Failure::early_rejected()
             }
-            ReadError::ClosedStream | ReadError::IllegalOrderedRead => {
-                Failure::new(portolan_core::Kind::Closed, "the stream is over")
-            }
+            ReadError::ClosedStream | ReadError::IllegalOrderedRead => Failure::new(Kind::Closed, "the stream is over"),
         };
         self.give_up(Code::REQUEST_CANCELLED);
         self.error(&failure)

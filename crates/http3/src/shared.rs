@@ -244,8 +244,12 @@ impl Shared {
 
     /// The peer broke a rule: the connection ends, and says why.
     pub(crate) fn violated(&self, violation: Violation) -> Failure {
+        let first = self.lock().failure.is_none();
         let failure = self.fail(Failure::violation(violation));
-        self.quic.close(violation.code.varint(), violation.what.as_bytes());
+        // Whoever ended it before has said why.
+        if first {
+            self.quic.close(violation.code.varint(), violation.what.as_bytes());
+        }
         failure
     }
 

@@ -166,6 +166,55 @@ async fn peer_close_after_response_headers_is_answered_and_never_sent_again() {
 }
 
 #[tokio::test]
+async fn an_answer_that_came_before_a_close_is_read_after_it() {
+    // Nothing of it was looked at when the connection ended; the head was; all but the last of the body was.
+    for looked in 0..3 {
+        let (client, driver, mut peer) = pair(Options::new(), &[]).await;
+        let mut send = Box::pin(client.send(get("/")));
+        assert!(futures_util::poll!(send.as_mut()).is_pending());
+        let mut stream = peer.request().await;
+        let body = Bytes::from(vec![b'x'; 50_000]);
+        stream.write(&headers(&[(":status", "200"), ("content-length", "50001")])).await;
+        let mut response = if looked > 0 { Some(send.as_mut().await.unwrap()) } else { None };
+        stream.write(&frame(DATA, &body)).await;
+        if looked > 1 {
+            let mut read = 0;
+            while read < body.len() {
+                let frame = response.as_mut().unwrap().body_mut().frame().await.unwrap().unwrap();
+                read += frame.into_data().unwrap().len();
+            }
+        }
+        stream.write(&frame(DATA, b"!")).await;
+        stream.send.finish().unwrap();
+        // All of it has arrived.
+        assert_eq!(stream.stopped().await, None);
+        peer.close(Code::NO_ERROR);
+        let _ = driver.await.unwrap();
+        assert!(client.is_closed());
+        let response = match response {
+            Some(response) => response,
+            None => send.await.unwrap(),
+        };
+        assert_eq!(response.status(), 200);
+        let rest = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(rest.len(), if looked > 1 { 1 } else { 50_001 }, "{looked}");
+    }
+    // What broke off before is lost, whatever had come of it.
+    let (client, driver, mut peer) = pair(Options::new(), &[]).await;
+    let mut send = Box::pin(client.send(get("/")));
+    assert!(futures_util::poll!(send.as_mut()).is_pending());
+    let mut stream = peer.request().await;
+    // A head that waits for entries of the header table, which never come.
+    stream.write(&frame(HEADERS, &[0x02, 0x00, 0xd9, 0x80])).await;
+    stream.send.finish().unwrap();
+    assert_eq!(stream.stopped().await, None);
+    peer.close(Code::NO_ERROR);
+    let _ = driver.await.unwrap();
+    let error = send.await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Closed, Delivery::Unknown), "{error:?}");
+}
+
+#[tokio::test]
 async fn request_body_stream_error_fails_only_the_failed_http3_stream() {
     let (client, _driver, mut peer) = pair(Options::new(), &[]).await;
     let other = call(&client, "/other");
