@@ -180,3 +180,26 @@ async fn nginx_asks_for_a_password_takes_an_upload_and_closes() {
     }
     assert_eq!(BIG, big().len());
 }
+
+#[tokio::test]
+async fn a_redirect_of_nginx_that_is_kept_is_followed_without_it() {
+    let certs = Certs::new();
+    let Some(site) = servers::nginx(&certs) else { return };
+    let cache = portolan_http::cache::Cache::new();
+    let client = Client::builder().connector(connector(&certs)).cache(cache).build().unwrap();
+    let bases =
+        [format!("http://localhost:{}", site.plain.unwrap()), format!("https://localhost:{}", site.tls.unwrap())];
+    let get = async |base: &str| {
+        let response = client.get(format!("{base}/kept")).send().await.unwrap();
+        assert_eq!((response.uri().path(), response.redirects().len()), ("/fresh", 1));
+        assert_eq!(response.text().await.unwrap(), "sixteen bytes ok");
+    };
+    for base in &bases {
+        get(base).await;
+    }
+    drop(site);
+    for base in &bases {
+        get(base).await;
+    }
+    assert!(client.get(format!("{}/small.txt", bases[0])).send().await.is_err(), "nobody is there");
+}

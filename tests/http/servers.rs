@@ -79,6 +79,8 @@ pub(crate) fn nginx(certs: &Certs) -> Option<Site> {
              location = /broken {{ return 500 oops; }}
              location = /basic {{ auth_basic x; auth_basic_user_file $D/users; try_files /small.txt =404; }}
              location = /upload {{ client_max_body_size 64m; dav_methods PUT; create_full_put_path on; alias $D/www/uploaded; }}
+             location = /kept {{ add_header cache-control max-age=600 always; return 301 /fresh; }}
+             location = /fresh {{ add_header cache-control max-age=600; try_files /small.txt =404; }}
              location = /once {{ keepalive_requests 1; try_files /small.txt =404; }}
            }}
          }}"

@@ -286,18 +286,21 @@ impl Client {
             if let Some(turn) = &mut turn {
                 turn.sent(request);
             }
-            let mut response = self.authorized(request, timeouts).await?;
+            let (mut response, known) = match self.known(request, &visited) {
+                Some(response) => (response, true),
+                None => (self.authorized(request, timeouts).await?, false),
+            };
             if let Some(turn) = turn {
                 turn.answered(&response);
             }
             if let Some(cookies) = cookies {
                 cookies.set(&request.parts.uri, response.headers());
             }
-            if let Some(hsts) = &settings.hsts {
+            if let Some(hsts) = settings.hsts.as_ref().filter(|_| !known) {
                 hsts.record(&request.parts.uri, response.headers());
             }
             // RFC 7838 6: who is not the one for an origin can't say who else is.
-            if let Some(alt_svc) = settings.alt_svc.as_ref().filter(|_| response.status().as_u16() != 421) {
+            if let Some(alt_svc) = settings.alt_svc.as_ref().filter(|_| !known && response.status().as_u16() != 421) {
                 alt_svc.record(&request.parts.uri, response.headers());
             }
             let redirect = request.options.more.as_ref().and_then(|more| more.redirect.as_ref());
@@ -322,6 +325,31 @@ impl Client {
             // Those that the caller gave were for the first origin; another's are in the jar.
             own_cookies &= request.parts.headers.contains_key(header::COOKIE);
         }
+    }
+
+    /// The answer to one of the requests that redirects led to, or the first redirect itself, where a cache has it.
+    fn known(&self, request: &Request, visited: &[http::Uri]) -> Option<Response> {
+        let known = request.options.more.as_ref()?.known.as_ref()?;
+        let response = known.find(&request.parts)?;
+        // Of a redirect there may be the head alone: who does not follow it asks the server.
+        let followed = !response.status().is_redirection()
+            || self.follows(request, response.status(), response.headers(), visited);
+        followed.then_some(response)
+    }
+
+    /// Whether a response like this redirects, and is to be followed.
+    pub(crate) fn follows(
+        &self,
+        request: &Request,
+        status: StatusCode,
+        headers: &HeaderMap,
+        visited: &[http::Uri],
+    ) -> bool {
+        let more = request.options.more.as_ref();
+        let redirect = more.and_then(|more| more.redirect.as_ref()).unwrap_or(&self.0.settings.redirect);
+        let hsts = self.0.settings.hsts.as_ref();
+        let target = redirect.target(status, headers, &request.parts.uri, visited, hsts);
+        target.is_ok_and(|to| to.is_some()) && redirect.can_turn(request, status)
     }
 
     /// The head as it will go out: what a cache must look at, since responses vary by it.

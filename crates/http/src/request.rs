@@ -11,6 +11,7 @@ use portolan_core::{Connector, Credentials, Error, Hop, Limit, Result, Secret, T
 use portolan_pool::Retry;
 
 use crate::body::Body;
+use crate::cache::Known;
 use crate::client::Client;
 use crate::key::Keepalive;
 use crate::multipart::Form;
@@ -45,6 +46,8 @@ pub(crate) struct More {
     pub(crate) idempotent: Option<bool>,
     pub(crate) digest: Option<Credentials>,
     pub(crate) hedge: Option<Duration>,
+    /// Answers to what redirects may lead to.
+    pub(crate) known: Option<Known>,
     /// Bodies come as they are on the wire.
     pub(crate) raw: bool,
     pub(crate) signer: Option<By>,

@@ -135,6 +135,19 @@ impl Response {
         &self.0.meta.uri
     }
 
+    /// What a reference in the body means, such as a link: the URL that it is relative to this one (RFC 3986 5). What a URL can't
+    /// hold is encoded, as browsers do it.
+    ///
+    /// ```
+    /// let page = http::Response::new(portolan_http::Incoming::from_body(portolan_http::Body::empty()));
+    /// let response = portolan_http::Response::from_http(page, "http://example.org/x/a/".parse()?);
+    /// assert_eq!(response.resolve("../b?c")?, "http://example.org/x/b?c");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resolve(&self, reference: &str) -> Result<Uri> {
+        crate::uri::resolve(&self.0.meta.uri, reference)
+    }
+
     /// The URLs that redirected here, the first one first.
     pub fn redirects(&self) -> &[Uri] {
         &self.0.meta.redirects

@@ -19,18 +19,18 @@ pub(crate) struct Trail(Arc<Mutex<Vec<Step>>>);
 
 /// One exchange.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "nobody asks to be told"))]
 pub(crate) struct Step {
     pub(crate) started: SystemTime,
     pub(crate) request: request::Parts,
     /// `None` where it passes only once.
+    #[cfg_attr(not(feature = "har"), expect(dead_code, reason = "for HAR alone"))]
     pub(crate) body: Option<Bytes>,
     pub(crate) answer: Option<Answer>,
 }
 
 /// The head of a response as it came.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "nobody asks to be told"))]
+#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "info and timings are for HAR alone"))]
 pub(crate) struct Answer {
     pub(crate) parts: response::Parts,
     pub(crate) info: Arc<ConnectionInfo>,
@@ -44,7 +44,6 @@ pub(crate) struct Turn {
     at: usize,
 }
 
-#[cfg_attr(not(feature = "har"), expect(dead_code, reason = "nobody asks to be told"))]
 impl Trail {
     /// The request's own, or a new one.
     pub(crate) fn join(request: &mut Request) -> Self {

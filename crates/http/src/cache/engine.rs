@@ -14,7 +14,7 @@ use portolan_core::clock;
 
 use super::body::Recorded;
 use super::control::CacheControl;
-use super::entry::{CacheKey, Entry, is_storable};
+use super::entry::{CacheKey, Entry, HeadAlone, is_storable};
 use super::memory::{CacheStore, MemoryStore};
 use super::search::{Rule, Rules};
 use crate::civil;
@@ -144,7 +144,22 @@ impl Cache {
 
     /// What there is for this request. Requests other than GET and HEAD, with a range or with conditions of their own find nothing.
     pub fn lookup(&self, request: &request::Parts) -> Lookup {
+        match self.find(request) {
+            Lookup::Hit(hit) if hit.extensions().get::<HeadAlone>().is_some() => nothing(request),
+            found => found,
+        }
+    }
+
+    /// The same, redirects among it of which there is the head alone.
+    pub(super) fn find(&self, request: &request::Parts) -> Lookup {
         self.lookup_at(request, now())
+    }
+
+    /// Keeps what a redirect said that was followed.
+    pub(super) fn store_redirect(&self, request: &request::Parts, sent: SystemTime, response: &response::Parts) {
+        if let Some(entry) = Entry::of_redirect(request, civil::unix(sent), response, now()) {
+            self.put(&request.uri, entry);
+        }
     }
 
     /// Keeps a response, if it may be kept; `sent` is when the request was. Says whether it was kept.
@@ -232,7 +247,7 @@ impl Cache {
     pub(super) fn lookup_at(&self, request: &request::Parts, now: i64) -> Lookup {
         const OWN: [HeaderName; 6] = [RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE];
         let asked = CacheControl::of(&request.headers);
-        let nothing = if asked.only_if_cached { Lookup::Unsatisfiable } else { Lookup::Miss };
+        let nothing = nothing(request);
         let readable = matches!(request.method, Method::GET | Method::HEAD);
         if !readable || OWN.iter().any(|name| request.headers.contains_key(name)) {
             return nothing;
@@ -245,8 +260,8 @@ impl Cache {
         if is_good(&entry, &asked, now) {
             return Lookup::Hit(entry.response(&request.method, now));
         }
-        // A validation of HEAD would tell nothing of the body that we have.
-        if asked.only_if_cached || request.method == Method::HEAD {
+        // A validation of HEAD would tell nothing of the body that we have, and one of a redirect nothing of where it leads.
+        if asked.only_if_cached || request.method == Method::HEAD || !entry.is_whole() {
             return nothing;
         }
         Lookup::Stale(self.stale(key, request, entry, &asked, now))
@@ -326,6 +341,11 @@ impl Default for Cache {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// For a request that nothing is found for.
+pub(super) fn nothing(request: &request::Parts) -> Lookup {
+    if CacheControl::of(&request.headers).only_if_cached { Lookup::Unsatisfiable } else { Lookup::Miss }
 }
 
 /// Whether it may be given without asking (RFC 9111 4.2 and 5.2.1).

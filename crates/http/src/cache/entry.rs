@@ -69,7 +69,13 @@ pub struct Entry {
     pub(super) control: CacheControl,
     sent: i64,
     received: i64,
+    /// Of a redirect that was followed there is the head alone.
+    is_whole: bool,
 }
+
+/// In the extensions of a response: it has no body because nobody read it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadAlone;
 
 impl Entry {
     /// Makes an entry, or `None` where the response may not or need not be kept.
@@ -96,10 +102,30 @@ impl Entry {
             body,
             sent,
             received: now,
+            is_whole: true,
         };
         // What is stale at once and can't be validated is of no use.
         let useful = entry.lifetime() > entry.age(now) || entry.has_validator();
         useful.then_some(entry)
+    }
+
+    /// The same of a redirect that is followed: what its body was is not known, and of no account.
+    pub(super) fn of_redirect(
+        request: &request::Parts,
+        sent: i64,
+        response: &response::Parts,
+        now: i64,
+    ) -> Option<Self> {
+        let mut entry = Self::new(request, sent, response, Bytes::new(), now)?;
+        for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING] {
+            entry.headers.remove(name);
+        }
+        entry.is_whole = false;
+        Some(entry)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The status.
@@ -220,6 +246,9 @@ impl Entry {
         *response.version_mut() = self.version;
         *response.headers_mut() = self.headers.clone();
         response.headers_mut().insert(AGE, HeaderValue::from(self.age(now)));
+        if !self.is_whole {
+            response.extensions_mut().insert(HeadAlone);
+        }
         response
     }
 }

@@ -6,11 +6,14 @@ use http::{Response as HttpResponse, StatusCode, Uri};
 use http_body_util::Full;
 use portolan_core::{Result, clock};
 
+use super::engine::nothing;
+use super::entry::HeadAlone;
 use super::{Cache, Lookup, Stale};
 use crate::incoming::Incoming;
 use crate::middleware::{Middleware, Next};
 use crate::request::Request;
 use crate::response::Response;
+use crate::trail::{Step, Trail};
 
 /// In a response's extensions: it came out of the cache, whole or validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +30,10 @@ pub enum FromCache {
 impl Middleware for Cache {
     async fn handle(&self, mut request: Request, next: Next<'_>) -> Result<Response> {
         let asked = next.client.dressed(&request.parts);
-        let stale = match self.lookup(&asked) {
+        let stale = match self.find_for(&next, &request, &asked) {
             Lookup::Hit(hit) => return Ok(given(hit, &request.parts.uri, FromCache::Fresh)),
-            Lookup::Unsatisfiable => {
-                let mut response = HttpResponse::new(Bytes::new());
-                *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-                return Ok(Response::from_http(response.map(whole), request.parts.uri));
-            }
-            Lookup::Miss => {
-                let sent = clock::wall();
-                let response = next.run(request).await?;
-                return Ok(self.taken(&asked, sent, response));
-            }
+            Lookup::Unsatisfiable => return Ok(unsatisfiable(request.parts.uri)),
+            Lookup::Miss => return self.ask(next, request, &asked).await,
             Lookup::Stale(stale) => stale,
         };
         if let Some(old) = stale.while_revalidating() {
@@ -58,62 +53,131 @@ impl Middleware for Cache {
             return Ok(given(old, &uri, FromCache::Stale));
         }
         let again = request.try_clone();
-        let sent = clock::wall();
         stale.make_conditional(&mut request.parts.headers);
-        let response = match next.run(request).await {
+        let sent = clock::wall();
+        let exchange = match self.exchange(next, request).await {
             Err(error) => {
                 let old = stale.if_error().ok_or(error)?;
                 return Ok(given(old, &asked.uri, FromCache::Stale));
             }
-            Ok(response) => response,
+            Ok(exchange) => exchange,
         };
+        let response = &exchange.response;
         if Stale::is_error(response.status())
             && let Some(old) = stale.if_error()
         {
             return Ok(given(old, &asked.uri, FromCache::Stale));
         }
         if response.status() != StatusCode::NOT_MODIFIED {
-            return Ok(self.taken(&asked, sent, response));
+            return Ok(self.taken(&asked, sent, exchange));
         }
         // After a redirect it is about what that led to, and not about ours.
         let ours = response.redirects().is_empty();
         let good = if ours { self.refresh(&stale, sent, response.parts()) } else { None };
         match (good, again) {
-            (Some(good), _) => Ok(given(good, &asked.uri, FromCache::Validated)),
-            // The 304 is about another response than ours: ask for all of it.
-            (None, Some(again)) => {
-                let sent = clock::wall();
-                let response = next.run(again).await?;
-                Ok(self.taken(&asked, sent, response))
+            // It may be a redirect that is followed now.
+            (Some(good), Some(again)) if next.client.follows(&again, good.status(), good.headers(), &[]) => {
+                self.ask(next, again, &asked).await
             }
-            (None, None) => Ok(response),
+            (Some(good), _) => {
+                let mut response = exchange.response.map_http(|_| good.map(whole));
+                response.extensions_mut().insert(FromCache::Validated);
+                Ok(response)
+            }
+            // The 304 is about another response than ours: ask for all of it.
+            (None, Some(again)) => self.ask(next, again, &asked).await,
+            (None, None) => Ok(exchange.response),
         }
     }
 }
 
+/// A response, and how it was come by.
+struct Exchange {
+    response: Response,
+    steps: Vec<Step>,
+}
+
 impl Cache {
-    /// What came at the end of redirects is another's answer: nothing is kept of it.
-    fn taken(&self, asked: &Parts, sent: std::time::SystemTime, response: Response) -> Response {
-        if !response.redirects().is_empty() {
-            self.invalidate(asked, response.parts());
-            return response;
+    /// What there is for this request: a redirect that is followed is looked up once more when it is its turn.
+    fn find_for(&self, next: &Next<'_>, request: &Request, asked: &Parts) -> Lookup {
+        match self.find(asked) {
+            Lookup::Hit(hit) if next.client.follows(request, hit.status(), hit.headers(), &[]) => Lookup::Miss,
+            Lookup::Hit(hit) if hit.extensions().get::<HeadAlone>().is_some() => nothing(asked),
+            found => found,
         }
-        response.map_http(|response| self.record(asked, sent, response).map(Incoming::from_body))
+    }
+
+    /// Sends it, with what is known of where it may be led to, and keeps what may be kept.
+    async fn ask(&self, next: Next<'_>, request: Request, asked: &Parts) -> Result<Response> {
+        let sent = clock::wall();
+        let exchange = self.exchange(next, request).await?;
+        Ok(self.taken(asked, sent, exchange))
+    }
+
+    async fn exchange(&self, next: Next<'_>, mut request: Request) -> Result<Exchange> {
+        let trail = Trail::join(&mut request);
+        let before = trail.len();
+        request.options.more().known = Some(Known(self.clone()));
+        let response = next.run(request).await?;
+        Ok(Exchange { response, steps: trail.since(before) })
+    }
+
+    /// Keeps each answer for itself: of redirects what they said, and the last one as its body is read.
+    fn taken(&self, asked: &Parts, sent: std::time::SystemTime, exchange: Exchange) -> Response {
+        let Exchange { response, mut steps } = exchange;
+        if response.redirects().is_empty() {
+            return response.map_http(|response| self.record(asked, sent, response).map(Incoming::from_body));
+        }
+        let last = steps.pop();
+        for step in &steps {
+            let Some(answer) = &step.answer else { continue };
+            self.invalidate(&step.request, &answer.parts);
+            if answer.parts.extensions.get::<FromCache>().is_none() {
+                self.store_redirect(&step.request, step.started, &answer.parts);
+            }
+        }
+        match last.filter(|_| response.extensions().get::<FromCache>().is_none()) {
+            // What stood between may have answered by itself.
+            Some(last) if last.request.uri == *response.uri() => response
+                .map_http(|response| self.record(&last.request, last.started, response).map(Incoming::from_body)),
+            _ => response,
+        }
     }
 
     async fn validate(&self, next: Next<'_>, mut request: Request, asked: &Parts, stale: &Stale) -> Result<()> {
         let sent = clock::wall();
         stale.make_conditional(&mut request.parts.headers);
-        let response = next.run(request).await?;
-        if response.status() == StatusCode::NOT_MODIFIED {
-            if response.redirects().is_empty() {
-                self.refresh(stale, sent, response.parts());
+        let exchange = self.exchange(next, request).await?;
+        if exchange.response.status() == StatusCode::NOT_MODIFIED {
+            if exchange.response.redirects().is_empty() {
+                self.refresh(stale, sent, exchange.response.parts());
             }
         } else {
-            self.taken(asked, sent, response).bytes().await?;
+            self.taken(asked, sent, exchange).bytes().await?;
         }
         Ok(())
     }
+}
+
+/// What is kept, for the requests that redirects lead to.
+#[derive(Debug, Clone)]
+pub(crate) struct Known(Cache);
+
+impl Known {
+    /// A response that is good without asking anybody.
+    pub(crate) fn find(&self, request: &Parts) -> Option<Response> {
+        match self.0.find(request) {
+            Lookup::Hit(hit) => Some(given(hit, &request.uri, FromCache::Fresh)),
+            Lookup::Unsatisfiable => Some(unsatisfiable(request.uri.clone())),
+            Lookup::Stale(_) | Lookup::Miss => None,
+        }
+    }
+}
+
+fn unsatisfiable(uri: Uri) -> Response {
+    let mut response = HttpResponse::new(Bytes::new());
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    Response::from_http(response.map(whole), uri)
 }
 
 fn whole(body: Bytes) -> Incoming {

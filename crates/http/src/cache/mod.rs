@@ -4,8 +4,9 @@
 //!   from dates and delays, Vary, validation by ETag and Last-Modified with the merge of a 304, `no-store`, `no-cache`,
 //!   `must-revalidate`, `must-understand`, `immutable` (RFC 8246), the requests' `max-age`, `min-fresh`, `max-stale`, `only-if-cached`,
 //!   `stale-while-revalidate` and `stale-if-error` (RFC 5861), `No-Vary-Search` (URLs that differ in what the response does not
-//!   depend on share it; the rules are learned from responses, and anew after a start), invalidation by unsafe methods, HEAD out of what GET left.
-//! - **What is not done**: what a redirect led to is not kept (turn redirects off, and each answer is); ranges (such requests pass
+//!   depend on share it; the rules are learned from responses, and anew after a start), invalidation by unsafe methods, HEAD out of what GET left;
+//!   redirects, each kept under its own URL and followed out of the cache, as is what they lead to.
+//! - **What is not done**: validation of redirects (one that is no longer fresh is asked for anew); ranges (such requests pass
 //!   by, 206 is not kept), answers to POST, trailers, updates by HEAD,
 //!   entries on disk (bring a [`CacheStore`] of your own). `s-maxage` and `proxy-revalidate` are for shared
 //!   caches and are not looked at.
@@ -47,4 +48,5 @@ pub use body::Recorded;
 pub use engine::{Cache, CacheOptions, Lookup, Stale};
 pub use entry::{CacheKey, Entry};
 pub use layer::FromCache;
+pub(crate) use layer::Known;
 pub use memory::{CacheStore, MemoryStore};
