@@ -1,14 +1,20 @@
 //! WebSocket over HTTP/2 (RFC 8441), against the h2 crate's server.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the test is the server")]
+
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use portolan_core::Kind;
+use portolan_core::{Connector, Kind, Roots, Tls};
 use portolan_http2::{SendRequest, handshake};
-use portolan_websocket::handshake::accept_extended;
+use portolan_testbed::{Certs, ServerTls};
+use portolan_websocket::handshake::{accept, accept_extended};
 use portolan_websocket::{CloseCode, CloseFrame, Deflate, Message, Options, Rejected, Request, Role, WebSocket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A server's stream as a byte stream: a task on each side of a pipe.
 fn bridge(mut body: h2::RecvStream, mut send: h2::SendStream<Bytes>) -> DuplexStream {
@@ -129,6 +135,57 @@ async fn a_server_without_extended_connect_is_not_asked() {
     let request = Request::new("ws://example.test/").unwrap();
     let error = WebSocket::connect_h2(&client(false), &request, Options::new()).await.unwrap_err();
     assert_eq!((error.kind(), error.delivery()), (Kind::Unsupported, portolan_core::Delivery::NotSent));
+}
+
+/// A server that speaks HTTP/2 without extended CONNECT, and upgrades on HTTP/1.1.
+async fn half_modern(acceptor: TlsAcceptor, listener: TcpListener, seen: Arc<Mutex<Vec<&'static str>>>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let mut tls = acceptor.accept(tcp).await.unwrap();
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            seen.lock().unwrap().push("h2");
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(tls).await.unwrap();
+                assert!(connection.accept().await.is_none_or(|call| call.is_err()), "it was asked all the same");
+            });
+            continue;
+        }
+        seen.lock().unwrap().push("http/1.1");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tls.read_u8().await.unwrap());
+        }
+        let mut request = http::Request::get("/");
+        for line in String::from_utf8(head).unwrap().lines().skip(1) {
+            if let Some((name, value)) = line.split_once(": ") {
+                request = request.header(name, value);
+            }
+        }
+        let (response, options) = accept(&request.body(()).unwrap(), Options::new(), &[]).unwrap();
+        let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+        for (name, value) in response.headers() {
+            answer += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        }
+        tls.write_all((answer + "\r\n").as_bytes()).await.unwrap();
+        let mut socket = WebSocket::from_stream(tls, options);
+        let message = socket.recv().await.unwrap().unwrap();
+        socket.send(message).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_http_client_upgrades_on_http_1_where_http_2_does_not_allow_it() {
+    use portolan_http::Client;
+    let (certs, seen) = (Certs::new(), Arc::new(Mutex::new(Vec::new())));
+    let acceptor = ServerTls::new(&certs).alpn(["h2", "http/1.1"]).acceptor();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
+    tokio::spawn(half_modern(acceptor, listener, Arc::clone(&seen)));
+    let tls = Tls::builder().roots(Roots::Custom).root_pem(certs.ca.as_bytes()).build().unwrap();
+    let client = Client::builder().connector(Connector::builder().tls(tls).build().unwrap()).build().unwrap();
+    let mut socket = WebSocket::open_with(&client, &Request::new(&url).unwrap(), Options::new()).await.unwrap();
+    socket.send("by the old way").await.unwrap();
+    assert_eq!(socket.recv().await.unwrap(), Some("by the old way".into()));
+    assert_eq!(*seen.lock().unwrap(), ["h2", "http/1.1"]);
 }
 
 #[tokio::test]
