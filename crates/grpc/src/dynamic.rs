@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{
+    Cardinality, DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage, Value as Field,
+};
 use serde_json::Value;
 
 use crate::PROTOCOL;
@@ -118,6 +120,23 @@ fn shape(method: &MethodDescriptor) -> Shape {
     }
 }
 
+/// Whether a field that is required (proto2) is missing, in the message or in one within.
+fn lacks(message: &DynamicMessage) -> bool {
+    let kind = message.descriptor();
+    kind.fields().any(|field| field.cardinality() == Cardinality::Required && !message.has_field(&field))
+        || message.fields().any(|(_, value)| any_lacks(value))
+        || message.extensions().any(|(_, value)| any_lacks(value))
+}
+
+fn any_lacks(value: &Field) -> bool {
+    match value {
+        Field::Message(message) => lacks(message),
+        Field::List(values) => values.iter().any(any_lacks),
+        Field::Map(entries) => entries.values().any(any_lacks),
+        _ => false,
+    }
+}
+
 fn usage(message: &'static str) -> Error {
     Error::usage(message).with_protocol(PROTOCOL)
 }
@@ -140,6 +159,9 @@ impl Codec for DynamicJson {
     fn encode(&self, message: &Value, dst: &mut BytesMut) -> Result<()> {
         let message = DynamicMessage::deserialize(self.input.clone(), message)
             .map_err(|error| usage("the JSON is no message of the method's").with_source(error))?;
+        if lacks(&message) {
+            return Err(usage("a required field of the message is missing"));
+        }
         message.encode(dst).map_err(|error| usage("the message can't be encoded").with_source(error))
     }
 

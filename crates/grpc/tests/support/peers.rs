@@ -62,6 +62,11 @@ pub(crate) fn python(tls: bool) -> Option<Peer> {
     start(python_script("interop_server.py"), tls)
 }
 
+/// Protobuf's own JSON, on grpcio.
+pub(crate) fn python_json() -> Option<Peer> {
+    start(python_script("json_server.py"), false)
+}
+
 /// The same, in cleartext at this host and port, with connections that live so long at most.
 pub(crate) fn python_at(host: &str, port: u16, max_age: Option<Duration>) -> Option<Peer> {
     let service = python_script("interop_server.py").env("HOST", host);
