@@ -370,6 +370,44 @@ async fn keepalive_asks_when_it_was_told_to() {
     assert!(error.to_string().contains("keepalive"), "{error}");
 }
 
+#[tokio::test]
+async fn pings_are_timed_bounded_and_forgotten() {
+    let (client, _driver, mut peer) = ready(Options::new(), &[]).await;
+    let ping = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.ping().await })
+    };
+    let mut pings: Vec<_> = (0..16).map(|_| ping()).collect();
+    let mut payloads = Vec::new();
+    for _ in 0..16 {
+        payloads.push(peer.until(PING).await.payload);
+    }
+    let error = client.ping().await.unwrap_err();
+    assert_eq!((error.kind(), error.delivery()), (Kind::Limit, Delivery::NotSent));
+    // Answered in any order, once each; answers to nothing are ignored.
+    peer.send(PING, ACK, 0, &[0xee; 8]).await;
+    for payload in payloads.drain(8..).rev() {
+        peer.send(PING, ACK, 0, &payload).await;
+        peer.send(PING, ACK, 0, &payload).await;
+    }
+    for ping in pings.drain(8..) {
+        assert!(ping.await.unwrap().unwrap() < Duration::from_secs(60));
+    }
+    for ping in pings.drain(..4) {
+        ping.abort();
+        assert!(ping.await.unwrap_err().is_cancelled());
+    }
+    let more: Vec<_> = (0..12).map(|_| ping()).collect();
+    for _ in 0..12 {
+        peer.until(PING).await;
+    }
+    peer.hang_up();
+    for ping in pings.into_iter().chain(more) {
+        let error = ping.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.delivery()), (Kind::Closed, Delivery::Unknown));
+    }
+}
+
 /// A stream that counts what is written to it at once.
 struct Counted {
     io: DuplexStream,
