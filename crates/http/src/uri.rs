@@ -50,7 +50,10 @@ pub(crate) fn parse(text: &str) -> Result<Uri> {
     let plain = text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]);
     let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim())?.parse() };
     // Never quote the text: it may hold a password.
-    parsed.map_err(|error: http::uri::InvalidUri| Error::usage(format!("no URL: {error}")))
+    parsed.map_err(|error: http::uri::InvalidUri| match text.contains("://") {
+        true => Error::usage(format!("no URL: {error}")),
+        false => Error::usage("no URL: it begins with no scheme, such as https://"),
+    })
 }
 
 /// What a URL is held in that is no longer than most: in one piece of memory with the count of those who share it.

@@ -95,6 +95,11 @@ async fn what_is_wrong_with_a_request_comes_out_when_it_is_sent() {
         let error = request.send().await.unwrap_err();
         assert_eq!((error.kind(), error.delivery()), (Kind::Usage, Delivery::NotSent), "{error}");
     }
+    // What is forgotten most often is said by name.
+    for url in ["localhost:8080/x", "example.org/a b", ""] {
+        let error = client.get(url).send().await.unwrap_err();
+        assert!(error.message().contains("no scheme, such as https://"), "{url}: {error}");
+    }
     let strict = Client::builder().https_only(true).build().unwrap();
     assert_eq!(strict.get("http://localhost/").send().await.unwrap_err().kind(), Kind::Usage);
 }
