@@ -1,15 +1,78 @@
 //! Messages as protobuf's JSON has them.
 
-use prost_reflect::{DynamicMessage, MapKey, ReflectMessage, SerializeOptions, Value};
-use serde_json::Value as Json;
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, ReflectMessage, SerializeOptions, Value};
+use serde_json::{Map, Value as Json};
 
 /// The message as JSON. Numbers of 32 bits are as short as they can be, and what is not finite has its name: in the wrappers too, where
-/// serde knows no word for it.
+/// serde knows no word for it. An `Any` of a type that is not known is its `@type` and, as `@value`, its bytes.
 pub(crate) fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
+    // Where something within has no form, all else has one.
+    strict(message).or_else(|_| in_parts(message))
+}
+
+/// The same for those who write to somebody else: what has no form of protobuf's own is an error.
+pub(crate) fn strict(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
     let options = SerializeOptions::new().skip_default_fields(true);
     let mut json = message.serialize_with_options(serde_json::value::Serializer, &options)?;
     mend(message, &mut json);
     Ok(json)
+}
+
+fn in_parts(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
+    match message.descriptor().full_name() {
+        "google.protobuf.Any" => strict(message).or_else(|_| Ok(unknown(message))),
+        name if name.starts_with("google.protobuf.") => strict(message),
+        _ => {
+            let mut object = Map::new();
+            for (field, value) in message.fields() {
+                object.insert(field.json_name().to_owned(), part(message, &field, value)?);
+            }
+            for (field, value) in message.extensions() {
+                let mut only = DynamicMessage::new(message.descriptor());
+                only.set_extension(&field, value.clone());
+                object.extend(strict(&only)?.as_object().cloned().unwrap_or_default());
+            }
+            Ok(Json::Object(object))
+        }
+    }
+}
+
+/// An `Any` of which no more is known than it says itself.
+fn unknown(any: &DynamicMessage) -> Json {
+    let mut object = Map::new();
+    let field = |name: &str| any.get_field_by_name(name).filter(|_| any.has_field_by_name(name)).map(Cow::into_owned);
+    if let Some(Value::String(url)) = field("type_url") {
+        object.insert("@type".to_owned(), url.into());
+    }
+    if let Some(Value::Bytes(value)) = field("value") {
+        object.insert("@value".to_owned(), STANDARD.encode(value).into());
+    }
+    Json::Object(object)
+}
+
+/// What a field holds: its messages one by one, anything else as it would be alone.
+fn part(of: &DynamicMessage, field: &FieldDescriptor, value: &Value) -> Result<Json, serde_json::Error> {
+    let message = |value: &Value| value.as_message().map(in_parts);
+    match value {
+        Value::Message(inner) => in_parts(inner),
+        Value::List(values) if values.iter().all(|value| value.as_message().is_some()) => {
+            values.iter().filter_map(message).collect()
+        }
+        Value::Map(entries) if entries.values().all(|value| value.as_message().is_some()) => {
+            let entries = entries.iter().filter_map(|(key, value)| Some((text(key), message(value)?)));
+            entries.map(|(key, value)| Ok((key, value?))).collect::<Result<Map<_, _>, _>>().map(Json::Object)
+        }
+        _ => {
+            let mut only = DynamicMessage::new(of.descriptor());
+            only.set_field(field, value.clone());
+            let mut alone = strict(&only)?;
+            Ok(alone.get_mut(field.json_name()).map(Json::take).unwrap_or_default())
+        }
+    }
 }
 
 fn mend(message: &DynamicMessage, json: &mut Json) {
@@ -101,6 +164,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_any_that_nobody_knows_takes_nothing_else_with_it() {
+        let schema = Schema::from_descriptor_set(&descriptors()).unwrap();
+        let kind = schema.pool.get_message_by_name("t.M").unwrap();
+        let any = kind.get_field_by_name("any").unwrap();
+        let of_any = any.kind().as_message().unwrap().clone();
+        let strange = |url: &str, value: &'static [u8]| {
+            let mut any = DynamicMessage::new(of_any.clone());
+            any.set_field_by_name("type_url", Value::String(url.to_owned()));
+            any.set_field_by_name("value", Value::Bytes(value.into()));
+            Value::Message(any)
+        };
+        let other = json!({"f": 0.1, "fs": [0.1, "NaN"], "m": {"-1": 1.5}, "wf": "NaN"});
+        let mut inner = DynamicMessage::deserialize(kind.clone(), &other).unwrap();
+        inner.set_field(&any, strange("type.googleapis.com/no.Such", b"\0\xff"));
+        let mut message = DynamicMessage::deserialize(kind, &json!({"d": 1.5, "wm": {"true": {}}})).unwrap();
+        message.set_field(&any, strange("", b""));
+        message.set_field_by_name("deep", Value::Message(inner));
+        let mut deep = other;
+        deep["any"] = json!({"@type": "type.googleapis.com/no.Such", "@value": "AP8="});
+        assert_eq!(to_json(&message).unwrap(), json!({"d": 1.5, "any": {}, "deep": deep, "wm": {"true": {}}}));
+    }
+
     /// `t.M`, written by hand: protoc is not needed for so little.
     fn descriptors() -> Vec<u8> {
         use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
@@ -133,6 +219,7 @@ mod tests {
                 field("ws", 7, Label::Repeated, Type::Message, ".google.protobuf.FloatValue"),
                 field("deep", 8, Label::Optional, Type::Message, ".t.M"),
                 field("wm", 9, Label::Repeated, Type::Message, ".t.M.WmEntry"),
+                field("any", 10, Label::Optional, Type::Message, ".google.protobuf.Any"),
             ],
             nested_type: vec![
                 entry("MEntry", Type::Int32, field("value", 2, Label::Optional, Type::Float, "")),
@@ -141,15 +228,16 @@ mod tests {
             ..DescriptorProto::default()
         };
         let known = prost_reflect::DescriptorPool::global();
-        let wrappers = known.get_file_by_name("google/protobuf/wrappers.proto").unwrap();
+        let imports = ["google/protobuf/wrappers.proto", "google/protobuf/any.proto"];
+        let files = imports.map(|name| known.get_file_by_name(name).unwrap().file_descriptor_proto().clone());
         let file = FileDescriptorProto {
             name: Some("t.proto".to_owned()),
             package: Some("t".to_owned()),
-            dependency: vec!["google/protobuf/wrappers.proto".to_owned()],
+            dependency: imports.map(str::to_owned).to_vec(),
             message_type: vec![message],
             syntax: Some("proto3".to_owned()),
             ..FileDescriptorProto::default()
         };
-        FileDescriptorSet { file: vec![wrappers.file_descriptor_proto().clone(), file] }.encode_to_vec()
+        FileDescriptorSet { file: files.into_iter().chain([file]).collect() }.encode_to_vec()
     }
 }

@@ -9,7 +9,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Re
 use super::rule::{Binding, RequestBody, Rpc, is_http_body, is_raw};
 use super::template::escape;
 use crate::PROTOCOL;
-use crate::dynamic_json::to_json;
+use crate::dynamic_json::strict;
 
 /// What an HTTP request says.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn one(message: &mut DynamicMessage, field: &FieldDescriptor) -> Result<Option<(
 }
 
 fn json(message: &DynamicMessage) -> Result<serde_json::Value> {
-    to_json(message).map_err(no_json)
+    strict(message).map_err(no_json)
 }
 
 fn no_json(error: serde_json::Error) -> Error {
