@@ -46,9 +46,9 @@ impl IntoUri for &String {
 
 /// Parses a URL. A space or a letter beyond ASCII in the path or the query is encoded, as browsers do.
 pub(crate) fn parse(text: &str) -> Result<Uri> {
-    let text = without_fragment(text);
     let plain = text.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]);
-    let parsed = if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(text.trim())?.parse() };
+    let parsed =
+        if plain { Uri::from_maybe_shared(shared(text)) } else { encoded(without_fragment(text).trim())?.parse() };
     // Never quote the text: it may hold a password.
     parsed.map_err(|error: http::uri::InvalidUri| match text.contains("://") {
         true => Error::usage(format!("no URL: {error}")),
@@ -99,12 +99,12 @@ fn without_fragment(text: &str) -> &str {
     memchr::memchr(b'#', text.as_bytes()).map_or(text, |at| &text[..at])
 }
 
-/// Bytes that a URL may hold as they are.
+/// Bytes that a URL may hold as they are, and that are no sign of a fragment.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0u8;
     while byte < 0x80 {
-        plain[byte as usize] = byte.is_ascii_graphic() && !is_unwise(byte);
+        plain[byte as usize] = byte.is_ascii_graphic() && byte != b'#' && !is_unwise(byte);
         byte += 1;
     }
     plain
