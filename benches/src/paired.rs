@@ -52,13 +52,13 @@ pub fn measure(
     let names = contenders.iter().map(|(name, _)| *name).chain(programs.iter().map(|(name, _)| *name));
     for (name, results) in names.zip(&mut results) {
         if results.is_empty() {
-            println!("  {name:<24} is not here, or cannot do this");
+            println!("  {name:<12} is not here, or cannot do this");
             continue;
         }
         let (micros, rate, user) = median(results);
         let (base, base_user) = *base.get_or_insert((micros, user));
         println!(
-            "  {name:<24} {micros:>9.2} us CPU/op, {user:>6.2} in user mode {rate:>10.0} ops/s   portolan/it = {:.2}, {:.2} in user mode",
+            "  {name:<12} {micros:>9.2} us CPU/op, {user:>6.2} in user mode {rate:>10.0} ops/s   portolan/it = {:.2}, {:.2} in user mode",
             base / micros,
             base_user / user
         );
