@@ -1,9 +1,9 @@
-//! Values said again: servers that never index (nginx among them) write the same fields out with each response.
+//! Values said again: servers that never refer to the table (nginx among them) write the same fields out with each response.
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
-use crate::field::Field;
 use crate::literal::Literal;
+use crate::received::Entry;
 
 /// A longer one is seldom said twice.
 const LONGEST: usize = 64;
@@ -17,8 +17,7 @@ pub(crate) struct Again([Option<Box<Seen>>; NAMES]);
 struct Seen {
     huffman: bool,
     coded: Vec<u8>,
-    field: Field,
-    size: usize,
+    entry: Entry,
 }
 
 impl Again {
@@ -26,25 +25,23 @@ impl Again {
         Self([const { None }; NAMES])
     }
 
-    /// What these bytes stood for, with its size in a list. Indexes are from zero.
+    /// What these bytes stood for. Indexes are from zero.
     #[inline]
-    pub(crate) fn find(&self, index: usize, value: &Literal<'_>) -> Option<(Field, usize)> {
+    pub(crate) fn find(&self, index: usize, value: &Literal<'_>) -> Option<Entry> {
         let seen = self.0.get(index)?.as_deref()?;
-        (seen.huffman == value.huffman && seen.coded == value.coded).then(|| (seen.field.clone(), seen.size))
+        (seen.huffman == value.huffman && seen.coded == value.coded).then(|| seen.entry.clone())
     }
 
     /// Keeps one for the next time.
-    pub(crate) fn keep(&mut self, index: usize, value: &Literal<'_>, field: &Field, size: usize) {
-        let Some(place) = self.0.get_mut(index).filter(|_| value.coded.len() <= LONGEST && !field.malformed) else {
-            return;
-        };
-        let seen = place
-            .get_or_insert_with(|| Box::new(Seen { huffman: false, coded: Vec::new(), field: field.clone(), size: 0 }));
+    pub(crate) fn keep(&mut self, index: usize, value: &Literal<'_>, entry: &Entry) {
+        let fits = value.coded.len() <= LONGEST && !entry.field.malformed;
+        let Some(place) = self.0.get_mut(index).filter(|_| fits) else { return };
+        let seen =
+            place.get_or_insert_with(|| Box::new(Seen { huffman: false, coded: Vec::new(), entry: entry.clone() }));
         seen.huffman = value.huffman;
         seen.coded.clear();
         seen.coded.extend_from_slice(value.coded);
-        seen.field.clone_from(field);
-        seen.size = size;
+        seen.entry.clone_from(entry);
     }
 }
 
@@ -57,7 +54,7 @@ mod tests {
     use crate::field::Field;
     use crate::{Decoder, Limits, int, literal};
 
-    /// Literals (RFC 7541 6.2.2, 6.2.3) under names of the static table.
+    /// Literals without indexing (RFC 7541 6.2.2, 6.2.3) under names of the static table.
     fn block(fields: &[(u64, &str, bool)]) -> BytesMut {
         let mut out = BytesMut::new();
         for (index, value, secret) in fields {
@@ -94,6 +91,32 @@ mod tests {
             let secrets = |fields: &[Field]| fields.iter().map(|field| field.value.is_sensitive()).collect::<Vec<_>>();
             assert_eq!(secrets(&fields), secrets(&fresh));
         }
+    }
+
+    /// nginx has each of its literals kept, and never asks for one of them.
+    #[test]
+    fn what_is_said_again_goes_into_the_table_again() {
+        let kept = |index: u64, value: &str| {
+            let mut out = BytesMut::new();
+            int::put(index, 6, 0x40, &mut out);
+            literal::put(value.as_bytes(), 7, 0, &mut out);
+            out
+        };
+        let mut decoder = Decoder::new(Limits::default());
+        // Room for two of "server" and "nginx", which are 43 bytes of a table.
+        let mut resized = BytesMut::new();
+        int::put(2 * 43, 5, 0x20, &mut resized);
+        assert!(decode(&mut decoder, &resized).is_empty());
+        for (index, value) in [(54, "nginx"), (54, "nginx"), (54, "other"), (54, "nginx")] {
+            assert_eq!(decode(&mut decoder, &kept(index, value))[0].value, value);
+        }
+        let values: Vec<_> =
+            decode(&mut decoder, &[0x80 | 62, 0x80 | 63]).into_iter().map(|field| field.value).collect();
+        assert_eq!(values, ["nginx", "other"]);
+        assert!(decoder.decode(&[0x80 | 64], &mut |_| {}).is_err());
+        // Without indexing it stays out.
+        assert_eq!(decode(&mut decoder, &block(&[(54, "nginx", false)]))[0].value, "nginx");
+        assert_eq!(decode(&mut decoder, &[0x80 | 63])[0].value, "other");
     }
 
     #[test]

@@ -193,9 +193,9 @@ impl Decoder {
         let value = Literal::take(input, 7, &self.limits, "value")?;
         // What may be said again: under a name of the static table, in a block whose room may be held, and no secret.
         let place = usize::try_from(index).ok().and_then(|index| index.checked_sub(1));
-        let place = place.filter(|_| self.small && fate == Fate::Passing);
-        if let Some(seen) = place.and_then(|place| self.again.find(place, &value)) {
-            return Ok(seen);
+        let place = place.filter(|_| self.small && fate != Fate::Secret);
+        if let Some(entry) = place.and_then(|place| self.again.find(place, &value)) {
+            return Ok(self.read(entry, fate));
         }
         let (name, name_len) = match name {
             Some(name) => {
@@ -219,13 +219,20 @@ impl Decoder {
             self.room.split().freeze()
         };
         let malformed = name == Name::Malformed;
-        let field = Field::from_wire(name, text, malformed);
-        if fate == Fate::Kept {
-            self.table.insert(Entry { field: field.clone(), name_len, size });
-        } else if let Some(place) = place {
-            self.again.keep(place, &value, &field, size);
+        let entry = Entry { field: Field::from_wire(name, text, malformed), name_len, size };
+        if let Some(place) = place {
+            self.again.keep(place, &value, &entry);
         }
-        Ok((field, size))
+        Ok(self.read(entry, fate))
+    }
+
+    /// Puts it into the table, if it is to go there.
+    #[inline]
+    fn read(&mut self, entry: Entry, fate: Fate) -> (Field, usize) {
+        if fate == Fate::Kept {
+            self.table.insert(entry.clone());
+        }
+        (entry.field, entry.size)
     }
 }
 

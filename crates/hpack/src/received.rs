@@ -16,6 +16,7 @@ pub(crate) struct Received {
 }
 
 /// One entry. Lengths are those of the wire: the bytes of a malformed name or value are not kept, but count.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) field: Field,
     pub(crate) name_len: usize,
