@@ -265,6 +265,41 @@ async fn an_upload_that_is_dropped_is_reset_and_never_looks_whole() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_given_up_half_way_is_reset_too() {
+    // The peer takes 20,000 bytes in all, which an upload that it doesn't read uses up.
+    let mut transport = quinn::TransportConfig::default();
+    transport.receive_window(20_000u32.into());
+    let (client, _driver, mut peer) = pair_within(transport, Options::new(), &[0, 4, 0]).await;
+    let endless = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; 16 << 10]))));
+    let request = Request::post("https://localhost/upload").body(StreamBody::new(endless)).unwrap();
+    let upload = tokio::spawn({
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    let _stream = peer.request().await;
+    // Each time with less room, until a head doesn't fit.
+    let mut ends = Vec::new();
+    for _ in 0..20 {
+        let mut request = get("/");
+        request.headers_mut().insert("x-long", "y".repeat(3000).parse().unwrap());
+        let mut send = Box::pin(client.send(request));
+        assert!(futures_util::poll!(send.as_mut()).is_pending());
+        drop(send);
+        let (_send, mut recv) = peer.quic.accept_bi().await.unwrap();
+        ends.push(loop {
+            match recv.read_chunk(usize::MAX, true).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(quinn::ReadError::Reset(code)) => break Some(Code::new(code.into_inner())),
+                Err(other) => panic!("{other}"),
+            }
+        });
+    }
+    assert_eq!(ends.last(), Some(&Some(Code::REQUEST_CANCELLED)), "{ends:?}");
+    upload.abort();
+}
+
+#[tokio::test]
 async fn a_stream_that_fails_fails_alone() {
     type Script = fn(&mut Stream) -> futures_util::future::BoxFuture<'_, ()>;
     let scripts: [(Script, Option<i64>, Kind); 6] = [

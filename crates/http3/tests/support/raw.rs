@@ -64,8 +64,19 @@ pub struct Raw {
 
 /// A client with its driver running, and the script's end, whose control stream begins with `control`.
 pub async fn pair_with(options: Options, control: &[u8]) -> (SendRequest, JoinHandle<Result<()>>, Raw) {
+    pair_within(quinn::TransportConfig::default(), options, control).await
+}
+
+/// The same with a script's end that grants what `transport` says.
+pub async fn pair_within(
+    transport: quinn::TransportConfig,
+    options: Options,
+    control: &[u8],
+) -> (SendRequest, JoinHandle<Result<()>>, Raw) {
     let certs = Certs::new();
-    let endpoint = super::endpoint(super::server_config(&certs, b"h3"));
+    let mut config = super::server_config(&certs, b"h3");
+    config.transport_config(std::sync::Arc::new(transport));
+    let endpoint = super::endpoint(config);
     let to = endpoint.local_addr().unwrap().into();
     let connector = super::connector(&certs);
     let accept = async { endpoint.accept().await.unwrap().await.unwrap() };
