@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use http::{Method, Response, StatusCode};
 use portolan_core::{BoxFuture, Delivery, Kind, Limit, Result, Timeouts};
-use portolan_http::{Body, Client, Incoming, Upgraded, Version};
+use portolan_http::{Body, Client, Incoming, OnMessage, Upgraded, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::duplex::{Duplex, PipeBody};
@@ -97,8 +97,10 @@ async fn upgrade(client: &Client, request: Request, options: Options) -> Result<
         return Err(Rejected::into_error(answer.status(), answer.headers().clone(), body));
     }
     let agreed = request.verify(&options, &answer)?;
+    let mut options = options.agreed(agreed.deflate);
+    options.heard_by.extend(response.extensions().get::<OnMessage>().cloned());
     let stream = response.upgrade()?;
-    let socket = WebSocket::from_stream(Carried(Inner::Connection(Box::new(stream))), options.agreed(agreed.deflate));
+    let socket = WebSocket::from_stream(Carried(Inner::Connection(Box::new(stream))), options);
     Ok(socket.with_subprotocol(agreed.subprotocol))
 }
 

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use http_body::Body;
 use portolan_core::{Error, Phase, Result, clock};
+use portolan_http::OnMessage;
 use portolan_http2::{RecvBody, SendRequest, ext};
 
 use crate::connect::{BODY_TIME, MAX_BODY};
@@ -54,9 +55,11 @@ where
             let body = clock::within(Some(BODY_TIME), Phase::Idle, reading).await.unwrap_or_default();
             return Err(Rejected::into_error(parts.status, parts.headers, body));
         }
+        let heard_by = parts.extensions.get::<OnMessage>().cloned();
         let agreed = request.verify_extended(&options, &Response::from_parts(parts, ()))?;
         options = options.agreed(agreed.deflate);
         options.ends_first = true;
+        options.heard_by.extend(heard_by);
         Ok(Self::from_stream(Duplex::new(Received(body), out), options).with_subprotocol(agreed.subprotocol))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use portolan_http::{OnMessage, SocketMessage};
+
 use crate::codec::{Deflate, DeflateAgreed, Limits, Role};
 
 /// The options of a connection; the defaults are right for a client of the open internet.
@@ -20,6 +22,8 @@ pub struct Options {
     pub(crate) early: bytes::Bytes,
     /// The transport is a stream of HTTP/2 or HTTP/3: nothing is gained by letting the server end it.
     pub(crate) ends_first: bool,
+    /// Who hears the messages, beside the caller.
+    pub(crate) heard_by: Vec<OnMessage>,
 }
 
 impl Default for Options {
@@ -36,6 +40,7 @@ impl Default for Options {
             lean: false,
             early: bytes::Bytes::new(),
             ends_first: false,
+            heard_by: Vec::new(),
         }
     }
 }
@@ -44,6 +49,15 @@ impl Options {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Calls back with each message of text or bytes, sent and received, in order: for logs and recordings. It must not block.
+    ///
+    /// A message that was sent is told when it is taken to be written; of one in fragments it hears the first mebibyte, when its
+    /// last fragment is there.
+    pub fn on_message(mut self, callback: impl Fn(SocketMessage<'_>) + Send + Sync + 'static) -> Self {
+        self.heard_by.push(OnMessage::new(callback));
+        self
     }
 
     /// The longest payload of one frame, in bytes of the wire. Default 16 MiB. A longer one ends the connection with 1009.

@@ -9,6 +9,7 @@ use portolan_core::{Error, Kind, Phase, Result};
 use tokio::io::AsyncWrite;
 
 use crate::codec::{CloseFrame, DataKind, Encoder, IN_PLACE, Message, Opcode, PROTOCOL};
+use crate::heard::Ear;
 use crate::options::Options;
 
 /// How much of a long payload is copied, masked and written at once. Large, since each write wakes the peer once more.
@@ -37,6 +38,7 @@ pub(crate) struct Outbound {
     lean: bool,
     /// Rounds in which a large buffer was not needed.
     small: u8,
+    ear: Option<Box<Ear>>,
 }
 
 impl Outbound {
@@ -51,6 +53,7 @@ impl Outbound {
             unflushed: false,
             lean: options.lean,
             small: 0,
+            ear: Ear::new(&options.heard_by, true),
         }
     }
 
@@ -83,6 +86,17 @@ impl Outbound {
 
     /// Takes a frame of data; the first of a message names its kind.
     pub(crate) fn data(&mut self, kind: DataKind, data: Bytes, fin: bool) -> Result<()> {
+        let Some(mut ear) = self.ear.take() else { return self.take(kind, data, fin) };
+        let taken = self.take(kind, data.clone(), fin);
+        if taken.is_ok() {
+            ear.piece(kind, &data, fin);
+        }
+        self.ear = Some(ear);
+        taken
+    }
+
+    #[inline]
+    fn take(&mut self, kind: DataKind, data: Bytes, fin: bool) -> Result<()> {
         if fin && data.len() <= IN_PLACE && !self.encoder.compresses() && !self.encoder.in_message() {
             // Most messages: whole, short, and as they are.
             return self.encoder.slice(kind, &data, &mut self.buf);
@@ -104,6 +118,9 @@ impl Outbound {
             self.data(DataKind::Binary, Bytes::copy_from_slice(data), true)?;
         } else {
             self.encoder.slice(DataKind::Binary, data, &mut self.buf)?;
+            if let Some(ear) = &self.ear {
+                ear.whole(DataKind::Binary, data);
+            }
         }
         Ok(fits)
     }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use crate::codec::{CloseCode, CloseFrame, Decoder, Event, Message, PROTOCOL, Violation};
+use crate::heard::Ear;
 use crate::options::Options;
 use crate::outbound::Outbound;
 
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     /// The writing half waits: the reading half is to wake it when that may have changed.
     pub(crate) writer_waits: bool,
     subprotocol: Option<Box<str>>,
+    ear: Option<Box<Ear>>,
 }
 
 /// Where the closing handshake stands.
@@ -240,7 +242,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
                 Stage::Over => return Poll::Ready(self.core.error.take().map_or(Ok(None), Err)),
             }
             let skip = self.core.skip;
-            match self.core.decoder.next(&mut self.core.input, pieces || skip) {
+            let next = self.core.decoder.next(&mut self.core.input, pieces || skip);
+            if let (Some(ear), Ok(Some(event))) = (&mut self.core.ear, &next) {
+                match event {
+                    Event::Message(kind, data) => ear.piece(*kind, data, true),
+                    Event::Piece { kind, data, end } => ear.piece(*kind, data, *end),
+                    _ => {}
+                }
+            }
+            match next {
                 Ok(Some(Event::Piece { end, .. })) if skip => self.core.skip = !end,
                 Ok(Some(event @ (Event::Message(..) | Event::Piece { .. }))) => return Poll::Ready(Ok(Some(event))),
                 Ok(Some(event)) => {
@@ -390,6 +400,7 @@ impl Core {
             broken: false,
             writer_waits: false,
             subprotocol: None,
+            ear: Ear::new(&options.heard_by, false),
             options,
         }
     }
@@ -401,7 +412,13 @@ impl Core {
             return None;
         }
         match self.decoder.short(&mut self.input) {
-            Ok(whole) => whole.map(|(kind, data)| Event::Message(kind, data).into_message()),
+            Ok(whole) => {
+                let (kind, data) = whole?;
+                if let Some(ear) = &self.ear {
+                    ear.whole(kind, &data);
+                }
+                Some(Event::Message(kind, data).into_message())
+            }
             Err(violation) => {
                 self.fail(violation);
                 None

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use portolan_core::{Connector, Endpoint, Kind, Phase, Roots, Tls, clock};
+use portolan_http::har::{HarOptions, Recorder};
 use portolan_testbed::{Certs, Server, Service, Spec, folder, free_port};
 use portolan_websocket::{CloseCode, DataKind, Deflate, Message, Options, Rejected, Request, WebSocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -371,6 +372,48 @@ async fn the_http_client_opens_them_by_http_1_and_2() {
         let client = Client::builder().version(version).build().unwrap();
         let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
         exercise(WebSocket::open_with(&client, &request, Options::new()).await.unwrap()).await;
+    }
+}
+
+/// What HAR has of a WebSocket: its handshake, and each message while it was said.
+#[tokio::test]
+async fn har_has_what_is_said_on_websockets_of_the_http_client() {
+    let Some(python) = python("hypercorn") else { return };
+    for (version, status) in [(portolan_http::Version::Http1Only, 101), (portolan_http::Version::Http2Only, 200)] {
+        let peer = Peer::start(&python, "hypercorn_echo.py", false);
+        let recorder = Recorder::new(HarOptions::new().with_bodies(1000));
+        let client = portolan_http::Client::builder().version(version).middleware(recorder.clone()).build().unwrap();
+        let request = Request::new(&peer.url("/")).unwrap().subprotocol("echo").unwrap();
+        let mut socket = WebSocket::open_with(&client, &request, deflate()).await.unwrap();
+        // There before the conversation is over, and it goes on being written.
+        let har = recorder.take();
+        socket.send("ahoy").await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some("ahoy".into()));
+        let mut parts = socket.send_stream(DataKind::Binary).unwrap();
+        parts.write(vec![1, 2]).await.unwrap();
+        parts.finish(vec![3]).await.unwrap();
+        assert_eq!(socket.recv().await.unwrap(), Some(vec![1, 2, 3].into()));
+        // The first that finds no room is the last that is heard.
+        socket.send(vec![0; 1000]).await.unwrap();
+        socket.recv().await.unwrap();
+        socket.send("more").await.unwrap();
+        socket.recv().await.unwrap();
+        socket.close(CloseCode::NORMAL, "").await.unwrap();
+
+        let file: serde_json::Value = serde_json::from_str(&har.to_json().unwrap()).unwrap();
+        let entry = &file["log"]["entries"][0];
+        assert_eq!((&entry["_resourceType"], &entry["response"]["status"]), (&"websocket".into(), &status.into()));
+        let said = entry["_webSocketMessages"].as_array().unwrap();
+        let said: Vec<_> = said
+            .iter()
+            .map(|one| (one["type"].as_str().unwrap(), one["opcode"].as_u64().unwrap(), one["data"].as_str().unwrap()))
+            .collect();
+        assert_eq!(
+            said,
+            [("send", 1, "ahoy"), ("receive", 1, "ahoy"), ("send", 2, "AQID"), ("receive", 2, "AQID")],
+            "{version:?}"
+        );
+        assert!(entry["_webSocketMessages"][0]["time"].as_f64().unwrap() > 1e9);
     }
 }
 

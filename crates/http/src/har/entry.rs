@@ -1,19 +1,26 @@
 //! One exchange and its times.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_ENCODING;
 use http::{request, response};
-use portolan_core::ConnectionInfo;
-use serde::Serialize;
+use portolan_core::{ConnectionInfo, clock};
+use serde::{Serialize, Serializer};
 
 use super::HarOptions;
 use super::capture::Seen;
 use super::message::{Request, Response};
 use crate::civil::{Civil, unix};
+use crate::listen::{OnMessage, SocketMessage};
 use crate::trail::{Answer, Step};
+
+/// What Chrome says of an exchange that opened one.
+const WEBSOCKET: &str = "websocket";
+/// What a message costs besides its bytes.
+const BESIDES: usize = 64;
 
 /// One exchange.
 ///
@@ -45,8 +52,63 @@ pub struct Entry {
     comment: Option<String>,
     #[serde(rename = "_resourceType", skip_serializing_if = "Option::is_none")]
     resource: Option<&'static str>,
-    #[serde(rename = "_webSocketMessages", skip_serializing_if = "Vec::is_empty")]
-    messages: Vec<Message>,
+    #[serde(rename = "_webSocketMessages", skip_serializing_if = "Messages::is_empty")]
+    messages: Messages,
+}
+
+/// What is said on a WebSocket, which goes on while the entry is here and there.
+#[derive(Debug, Clone, Default)]
+struct Messages(Arc<Mutex<Said>>);
+
+#[derive(Debug, Clone, Default)]
+struct Said {
+    list: Vec<Message>,
+    /// The bytes of those that were heard, with what each costs besides.
+    held: usize,
+    /// There was no more room.
+    full: bool,
+}
+
+impl Messages {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().list.is_empty()
+    }
+}
+
+impl Serialize for Messages {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.lock().list.serialize(serializer)
+    }
+}
+
+impl Said {
+    fn hear(&mut self, message: &SocketMessage<'_>, most: usize) {
+        let needed = message.data.len().saturating_add(BESIDES);
+        // Later ones that are shorter would make it look as if nothing were missing.
+        self.full |= needed > most.saturating_sub(self.held);
+        if self.full {
+            return;
+        }
+        self.held = self.held.saturating_add(needed);
+        let text = String::from_utf8_lossy(message.data);
+        let data = if message.text { MessageData::Text(&text) } else { MessageData::Binary(message.data) };
+        self.list.push(Message::new(message.sent, clock::wall(), data));
+    }
+}
+
+impl Message {
+    fn new(sent: bool, at: SystemTime, data: MessageData<'_>) -> Self {
+        let (opcode, data) = match data {
+            MessageData::Text(text) => (1, text.to_owned()),
+            MessageData::Binary(bytes) => (2, STANDARD.encode(bytes)),
+        };
+        let time = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        Self { direction: if sent { "send" } else { "receive" }, time, opcode, data }
+    }
 }
 
 /// A message of WebSocket, as Chrome writes it.
@@ -120,7 +182,7 @@ impl Entry {
             connection: None,
             comment: None,
             resource: None,
-            messages: Vec::new(),
+            messages: Messages::default(),
         }
     }
 
@@ -163,14 +225,26 @@ impl Entry {
     /// A message that was sent or received on a WebSocket that this exchange opened.
     #[must_use]
     pub fn with_message(mut self, sent: bool, at: SystemTime, data: MessageData<'_>) -> Self {
-        let (opcode, data) = match data {
-            MessageData::Text(text) => (1, text.to_owned()),
-            MessageData::Binary(bytes) => (2, STANDARD.encode(bytes)),
-        };
-        let time = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        self.resource = Some("websocket");
-        self.messages.push(Message { direction: if sent { "send" } else { "receive" }, time, opcode, data });
+        self.resource = Some(WEBSOCKET);
+        if Arc::get_mut(&mut self.messages.0).is_none() {
+            // A clone of this has its own.
+            let said = self.messages.lock().clone();
+            self.messages = Messages(Arc::new(Mutex::new(said)));
+        }
+        self.messages.lock().list.push(Message::new(sent, at, data));
         self
+    }
+
+    /// The same, of an exchange that opened a WebSocket.
+    pub(super) fn websocket(mut self) -> Self {
+        self.resource = Some(WEBSOCKET);
+        self
+    }
+
+    /// Adds the messages to come, wherever the entry is by then, until they have had `most` bytes.
+    pub(super) fn on_message(&self, most: usize) -> OnMessage {
+        let messages = self.messages.clone();
+        OnMessage::new(move |message| messages.lock().hear(&message, most))
     }
 
     /// The connection that carried it. The phases of making it count only if it was made for this exchange (`reused` is false).

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::{StatusCode, header};
 use portolan_core::Result;
+use portolan_http2::ext::Protocol;
 
 use super::capture::{Seen, capture};
 use super::{Entry, Har, HarOptions};
@@ -15,7 +17,8 @@ use crate::trail::{Answer, Step, Trail};
 /// had. Clones share the recording. Of what was tried again, or challenged, the last is written.
 ///
 /// Without bodies an exchange is there when the head of its response is; with bodies ([`HarOptions::with_bodies`]), when the caller has
-/// read the response's or let it go.
+/// read the response's or let it go. Of a WebSocket it has the messages then, as they come and go, up to as many bytes in all as of a
+/// body.
 ///
 /// ```no_run
 /// # async fn run() -> portolan_core::Result<()> {
@@ -66,12 +69,13 @@ pub(super) async fn record(
 ) -> Result<Response> {
     let trail = Trail::join(&mut request);
     let (before, given) = (trail.len(), Step::of(&request));
+    let extended = request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket");
     let result = next.run(request).await;
     let mut steps = trail.since(before);
     // Of what never came to the wire there is what was asked for.
     let mut last = steps.pop().unwrap_or(given);
     steps.iter().for_each(|step| push(Entry::of_step(options, step)));
-    let response = match result {
+    let mut response = match result {
         Ok(response) => response,
         Err(error) => {
             push(Entry::of_step(options, &last).with_comment(error.to_string()));
@@ -86,6 +90,25 @@ pub(super) async fn record(
         push(Entry::of_answer(options, &last, &answer, &nothing));
         return Ok(response);
     }
+    if is_websocket(&response, extended) {
+        let nothing = Seen { kept: b"", total: Some(0), whole: true };
+        let entry = Entry::of_answer(options, &last, &answer, &nothing).websocket();
+        response.extensions_mut().insert(entry.on_message(options.max_body));
+        push(entry);
+        return Ok(response);
+    }
     let options = options.clone();
     Ok(capture(response, options.max_body, move |seen| push(Entry::of_answer(&options, &last, &answer, &seen))))
+}
+
+/// Whether a conversation begins here, by an upgrade or on a stream of HTTP/2 or 3.
+fn is_websocket(response: &Response, extended: bool) -> bool {
+    let upgraded = || {
+        let to = response.headers().get(header::UPGRADE);
+        to.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    };
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => upgraded(),
+        status => extended && status.is_success(),
+    }
 }

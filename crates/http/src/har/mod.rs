@@ -1,10 +1,10 @@
 //! Recording as HAR 1.2, which browsers and debuggers read, and answering out of such files.
 //!
 //! - **What works**: each exchange as it went out, redirects and the jar's cookies too; timings out of [`ConnectionInfo`], bodies if you ask
-//!   for them, messages of WebSocket as Chrome has them ([`Entry::with_message`]); [`Replay`] of files of ours and of others.
+//!   for them, and with them the messages of WebSocket as Chrome has them; [`Replay`] of files of ours and of others.
 //! - **What is not done**: pages, the cache's part, the sizes of heads (HTTP/2 and 3 have none that could be told); request bodies that
 //!   pass as streams; what was tried again or challenged is told by its last attempt alone, and `Host` and what else an engine adds is
-//!   left out; messages of WebSocket are added by hand, and not replayed.
+//!   left out; messages of WebSocket are not replayed.
 //! - **Tested against**: mitmproxy, whose files are answered from; har-validator, which holds ours to the schema.
 //! - **Security**: the values of `Authorization`, `Proxy-Authorization`, `Cookie` and `Set-Cookie`, and of all that is marked
 //!   sensitive, are left out unless [`Dangerous::with_secrets`] was called; a password in a URL always is. Queries and bodies are
