@@ -275,6 +275,40 @@ async fn an_idle_connection_that_was_closed_is_replaced_unseen() {
     }
 }
 
+/// A program that waits in code of its own, not in the runtime: nothing hears of the wire meanwhile.
+#[test]
+fn an_idle_connection_that_was_closed_while_nothing_ran_is_replaced_unseen() {
+    let certs = Certs::new();
+    let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (version, tls) in [Version::Http1Only, Version::Http2Only].into_iter().flat_map(|v| [(v, false), (v, true)]) {
+        let web = servers.block_on(async {
+            if tls { Web::tls(&certs, &["h2", "http/1.1"], echo()).await } else { Web::plain(echo()).await }
+        });
+        let client = Client::builder().connector(connector(&certs, &[])).version(version).build().unwrap();
+        let post = async || {
+            let response = client.post(web.url("/")).body("x").send().await;
+            text(response.unwrap_or_else(|error| panic!("{version:?}, TLS {tls}: {error}"))).await
+        };
+        let close = || {
+            servers.block_on(web.cut_off());
+            std::thread::sleep(Duration::from_millis(15));
+        };
+        // Between two waits for the runtime, and within one.
+        for _ in 0..3 {
+            runtime.block_on(post());
+            close();
+        }
+        runtime.block_on(async {
+            for _ in 0..3 {
+                post().await;
+                std::thread::scope(|scope| scope.spawn(close).join().unwrap());
+            }
+        });
+        assert_eq!(web.accepted(), 6, "{version:?}, TLS {tls}");
+    }
+}
+
 #[tokio::test]
 async fn a_close_before_the_response_is_tried_again_only_where_that_is_safe() {
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -83,7 +83,7 @@ impl<M: Manage> Pool<M> {
 
     /// A connection for `key`: an idle one, a share of one in use, or a new one. Dropping the future leaves nothing behind.
     pub async fn acquire(&self, key: &M::Key) -> Result<Lease<M>> {
-        match self.0.look(key, None)? {
+        match self.0.look(key, None, false)? {
             Begun::Lease(lease) => Ok(lease),
             // Boxed: every caller's future has room for this, and most find a connection.
             begun => Box::pin(self.wait_or_make(key, begun)).await,
@@ -97,11 +97,17 @@ impl<M: Manage> Pool<M> {
                 match turn.take() {
                     Some(Begun::Lease(lease)) => return Ok(Begun::Lease(lease)),
                     Some(Begun::Make(place)) => return Ok(Begun::Make(place)),
+                    Some(Begun::Doubt) => {
+                        // The first lets the runtime hear of the wire, the second lets those run who wait for it.
+                        tokio::task::yield_now().await;
+                        tokio::task::yield_now().await;
+                        turn = Some(self.0.look(key, None, true)?);
+                    }
                     Some(Begun::Wait(mut ticket)) => {
                         // An error means that the pool was closed: the next look says so.
                         let _ = (&mut ticket.turn).await;
                         ticket.called = true;
-                        turn = Some(self.0.look(key, Some(&ticket))?);
+                        turn = Some(self.0.look(key, Some(&ticket), true)?);
                         // From here on the turn is used, or handed on by the ticket's drop if there was nothing for it.
                         ticket.called = matches!(turn, Some(Begun::Wait(_)));
                         ticket.done = true;
@@ -116,7 +122,7 @@ impl<M: Manage> Pool<M> {
         match begun {
             Begun::Lease(lease) => Ok(lease),
             Begun::Make(place) => place.make(&self.0).await,
-            Begun::Wait(_) => Err(Error::usage("a pool without a turn")),
+            Begun::Wait(_) | Begun::Doubt => Err(Error::usage("a pool without a turn")),
         }
     }
 
@@ -178,6 +184,7 @@ enum Begun<M: Manage> {
     Lease(Lease<M>),
     Make(Place<M>),
     Wait(Ticket<M>),
+    Doubt,
 }
 
 /// A place in the queue. Dropped before its turn it is taken off; dropped after, the turn goes to the next.
@@ -315,13 +322,13 @@ impl<M: Manage> Inner<M> {
     }
 
     /// What there is for a caller: a new one, or one who waited and was `called`.
-    fn look(self: &Arc<Self>, key: &M::Key, called: Option<&Ticket<M>>) -> Result<Begun<M>> {
+    fn look(self: &Arc<Self>, key: &M::Key, called: Option<&Ticket<M>>, sure: bool) -> Result<Begun<M>> {
         let mut trash = Vec::new();
         let mut books = self.lock();
         if books.closed {
             return Err(Error::closed("the pool is closed").with_phase(Phase::Pool).with_delivery(Delivery::NotSent));
         }
-        let turn = books.turn(key, &self.options, &self.manager, called.is_some(), &mut trash);
+        let turn = books.turn(key, &self.options, &self.manager, called.is_some(), sure, &mut trash);
         let begun = match turn {
             Turn::Use(conn, tag, shared) => {
                 let (pool, key) = (self.clone(), key.clone());
@@ -333,6 +340,7 @@ impl<M: Manage> Inner<M> {
                 kept: false,
                 single: self.manager.is_shared(key),
             }),
+            Turn::Doubt => Begun::Doubt,
             Turn::Wait => {
                 let id = called.map_or_else(|| books.id(), |ticket| ticket.id);
                 let bucket = books.buckets.entry(key.clone()).or_default();

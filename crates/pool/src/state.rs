@@ -17,6 +17,8 @@ use crate::reaper::Reaper;
 
 /// Keys of which nothing is left that are kept before they are looked through.
 const MAX_EMPTY: usize = 1024;
+/// After so long a runtime may have been kept from hearing of the wire: one of one thread runs only while it is waited for.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// What a pool has done and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,6 +149,8 @@ pub(crate) enum Turn<C> {
     Make,
     /// Wait.
     Wait,
+    /// Look again once the runtime has had a turn: there is one, but what became of it may not be known yet.
+    Doubt,
 }
 
 impl<K: Eq + Hash + Clone, C> Books<K, C> {
@@ -176,6 +180,7 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
         options: &PoolOptions,
         manager: &impl Manage<Key = K, Conn = C>,
         called: bool,
+        sure: bool,
         trash: &mut Vec<C>,
     ) -> Turn<C> {
         let now = clock::now();
@@ -186,6 +191,12 @@ impl<K: Eq + Hash + Clone, C> Books<K, C> {
             _ => {}
         }
         if let Some(bucket) = self.buckets.get_mut(key) {
+            let quiet = |since: Instant| !sure && now.saturating_duration_since(since) >= QUIET;
+            if bucket.idle.back().is_some_and(|idle| quiet(idle.since))
+                || bucket.shared.iter().any(|shared| shared.leases == 0 && quiet(shared.since))
+            {
+                return Turn::Doubt;
+            }
             for shared in &mut bucket.shared {
                 if shared.leases < shared.capacity
                     && let Some(conn) = manager.share(&shared.conn)
@@ -395,7 +406,7 @@ mod tests {
     fn keys_of_which_nothing_is_left_are_forgotten() {
         let mut books = Books::<u32, ()>::new();
         let (options, mut trash) = (PoolOptions::default().per_key(1), Vec::new());
-        let mut ask = |books: &mut Books<u32, ()>, key| books.turn(&key, &options, &Nobody, false, &mut trash);
+        let mut ask = |books: &mut Books<u32, ()>, key| books.turn(&key, &options, &Nobody, false, true, &mut trash);
         // One key has a connection in the making, and one who waits for it.
         assert!(matches!(ask(&mut books, 0), Turn::Make));
         assert!(matches!(ask(&mut books, 0), Turn::Wait));

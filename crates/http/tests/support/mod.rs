@@ -116,6 +116,15 @@ impl Web {
             task.abort();
         }
     }
+
+    /// The same, and they are over when this returns.
+    pub async fn cut_off(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+        tasks.iter().for_each(tokio::task::AbortHandle::abort);
+        while !tasks.iter().all(tokio::task::AbortHandle::is_finished) {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 pub async fn serve<S>(stream: S, handler: Handler)
