@@ -90,10 +90,11 @@ pub(crate) fn decode(src: &mut BytesMut, seen: &mut Seen, options: &Options) -> 
         parts.headers.append(name, value);
     });
     taken.map_err(|error| refused(error, &block, options))?;
-    // RFC 9110 8.6, RFC 9112 6.1: these have no body, and who says that they do may be followed by one.
-    let at_odds =
-        (parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT) && says_body(&parts.headers);
-    if at_odds && parts.status != StatusCode::NO_CONTENT {
+    // RFC 9110 8.6, RFC 9112 6.1: these have no body, and who says that they do may be followed by one. What follows a 101 is
+    // another protocol's.
+    let interim = parts.status.is_informational() && parts.status != StatusCode::SWITCHING_PROTOCOLS;
+    let at_odds = (interim || parts.status == StatusCode::NO_CONTENT) && says_body(&parts.headers);
+    if at_odds && interim {
         return Err(broken("expected no body of an informational response, saw a length"));
     }
     let keep_alive = !close && !at_odds && (keep || !is_1_0);

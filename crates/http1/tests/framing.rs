@@ -209,6 +209,23 @@ async fn a_tunnel_is_granted_whatever_length_its_answer_says() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_granted_whatever_length_its_answer_says() {
+    for length in ["content-length: 4\r\n", "transfer-encoding: chunked\r\n"] {
+        let (mut conn, mut peer) = pair();
+        let server = async {
+            heard(&mut peer, b"\r\n\r\n").await;
+            let reply = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n";
+            peer.write_all(format!("{reply}{length}\r\nbytes").as_bytes()).await.unwrap();
+        };
+        let request = Request::get("http://e/").header("connection", "upgrade").header("upgrade", "echo");
+        let (response, ()) = tokio::join!(send(&mut conn, request.body(Empty::<Bytes>::new()).unwrap()), server);
+        let mut read = [0; 5];
+        response.unwrap().into_body().upgraded().unwrap().read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"bytes", "{length}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_tunnel_has_an_ordinary_body() {
     let (mut conn, mut peer) = pair();
     let server = async {
