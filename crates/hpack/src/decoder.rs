@@ -16,7 +16,7 @@ use crate::tables::HPACK;
 use crate::{DEFAULT_TABLE_SIZE, ENTRY_OVERHEAD};
 
 /// A block up to this is small: usual responses are. At most as many such blocks are held as the table has entries, 128 of them
-/// in the default size.
+/// in the default size, and one more for each name of the static table.
 const SMALL_BLOCK: usize = 512;
 /// What its strings may take when decoded, and so what each of its values may hold in memory.
 const SMALL_ROOM: usize = SMALL_BLOCK * 2;
