@@ -41,6 +41,12 @@ async fn site(certs: &Certs) -> (Everywhere, Log<String>) {
                 "/varies" => moved(301, &format!("/{}", parts.headers["x-to"].to_str().unwrap()))
                     .with("cache-control", FRESH)
                     .with("vary", "x-to"),
+                "/old" => moved(301, "/cookie").with("cache-control", FRESH).with("set-cookie", "n=old; Path=/"),
+                "/new" => Answer::new(200, "").with("cache-control", "no-store").with("set-cookie", "n=new; Path=/"),
+                "/cookie" => {
+                    let said = parts.headers.get("cookie").map_or("-", |value| value.to_str().unwrap());
+                    Answer::new(200, said.to_owned()).with("cache-control", "no-store")
+                }
                 _ => Answer::new(200, format!("at {path}")).with("cache-control", FRESH),
             }
         }),
@@ -140,6 +146,19 @@ async fn rules_of_redirects_hold_for_what_is_kept() {
         assert_eq!(posted.text().await.unwrap(), "at /end", "{turn}");
         assert_eq!(taken(&asked)[0], "POST /post");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_kept_sets_its_cookies_once() {
+    let certs = Certs::new();
+    let (site, asked) = site(&certs).await;
+    let jar = Arc::new(portolan_http::cookie::Jar::new());
+    let client = site.builder(places().next().unwrap()).cache(Cache::new()).cookie_jar(jar).build().unwrap();
+    let get = async |path: &str| client.get(site.url(path)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(get("/old").await, "n=old");
+    get("/new").await;
+    assert_eq!(get("/old").await, "n=new");
+    assert_eq!(taken(&asked), ["GET /old", "GET /cookie", "GET /new", "GET /cookie"]);
 }
 
 /// Puts a token on what it sees.
