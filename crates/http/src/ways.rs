@@ -115,7 +115,10 @@ impl Client {
             Ways::Either(first, second) => match self.once(parts, body, &first, None, timeouts).await {
                 Err(error) if may_go_on(&error, body) || (speaks_none(&error) && !body.is_spent()) => {
                     tracing::debug!(%error, "fell back");
-                    self.broken().add(&first);
+                    // What else went wrong says nothing of what the server speaks: it may have been away.
+                    if speaks_none(&error) {
+                        self.broken().add(&first);
+                    }
                     self.once(parts, body, &second, None, timeouts).await
                 }
                 result => result,

@@ -298,6 +298,19 @@ async fn preferring_http2_falls_back_where_the_server_speaks_none_and_only_there
 }
 
 #[tokio::test]
+async fn a_server_that_was_away_is_asked_for_http2_again() {
+    let away = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = away.local_addr().unwrap();
+    drop(away);
+    let client = Client::builder().version(Version::PreferHttp2).retry(portolan_pool::Retry::never()).build().unwrap();
+    let url = format!("http://{addr}/");
+    assert_eq!(client.get(&url).send().await.unwrap_err().kind(), Kind::Connect);
+    let listener = TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move { answers(0, listener.accept().await.unwrap().0).await });
+    assert!(!get(&client, &url).await);
+}
+
+#[tokio::test]
 async fn a_keepalive_that_is_said_for_a_request_holds_for_the_connection_that_is_made_for_it() {
     let long = Duration::from_secs(10);
     let (url, _, pinged) = bytes_server(true).await;
