@@ -203,8 +203,9 @@ async fn each_bound_ends_the_call_that_it_is_for() {
         let idle = portolan_core::Timeouts::default().idle(short);
         let stuck = client.get(site.url("/stuck")).timeouts(idle).send().await.unwrap();
         named(stuck.bytes().await.unwrap_err(), Phase::Idle);
-        let stuck = client.get(site.url("/stuck")).timeout(short).send().await.unwrap();
-        named(stuck.bytes().await.unwrap_err(), Phase::Total);
+        // It ends in the body, or before where the machine is slow.
+        let stuck = async { client.get(site.url("/stuck")).timeout(short).send().await?.bytes().await };
+        named(stuck.await.unwrap_err(), Phase::Total);
         assert_eq!(client.metrics().busy, 0, "{place:?}");
     }
 }
