@@ -16,6 +16,15 @@ impl OnMessage {
         Self(Arc::new(callback))
     }
 
+    /// Tells both, this one first: for middleware that finds somebody listening already.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self::new(move |message| {
+            self.call(message);
+            other.call(message);
+        })
+    }
+
     /// Tells it a message.
     pub fn call(&self, message: SocketMessage<'_>) {
         (self.0)(message);

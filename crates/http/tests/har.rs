@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode, Version};
 use http_body_util::BodyExt;
 use portolan_core::{Connector, Kind, Result};
 use portolan_http::har::{Entry, Har, HarOptions, MessageData, Missing, NotRecorded, Recorder, Replay};
-use portolan_http::{Client, Redirect};
+use portolan_http::{Client, OnMessage, Redirect, SocketMessage};
 use serde_json::{Value, json};
 use support::{Handler, Web, reply};
 
@@ -245,6 +245,37 @@ fn messages_of_websocket_are_written_as_chrome_has_them() {
             {"type": "receive", "time": 1.5, "opcode": 2, "data": "/wA="},
         ])
     );
+}
+
+#[tokio::test]
+async fn every_recorder_hears_what_is_said_on_a_websocket_up_to_a_message_that_is_cut() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tcp.read_u8().await.unwrap());
+        }
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";
+        tcp.write_all(answer).await.unwrap();
+        tcp
+    });
+    let recorders = [(); 2].map(|()| Recorder::new(HarOptions::new().with_bodies(1000)));
+    let client = Client::builder().middleware(recorders[0].clone()).middleware(recorders[1].clone()).build().unwrap();
+    let request = client.get(url).header("connection", "upgrade").header("upgrade", "websocket");
+    let response = request.send().await.unwrap();
+    let told = response.extensions().get::<OnMessage>().unwrap().clone();
+    told.call(SocketMessage::new(true, true, b"ahoy"));
+    told.call(SocketMessage::new(false, false, b"the beginning").cut());
+    told.call(SocketMessage::new(true, true, b"more"));
+    for recorder in recorders {
+        let file: Value = serde_json::from_str(&recorder.take().to_json().unwrap()).unwrap();
+        let said = file["log"]["entries"][0]["_webSocketMessages"].as_array().unwrap();
+        assert_eq!((said.len(), &said[0]["data"]), (1, &json!("ahoy")));
+    }
+    drop(server.await.unwrap());
 }
 
 /// Compressed where that is asked for, with a cookie, moved once.

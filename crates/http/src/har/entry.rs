@@ -65,7 +65,7 @@ struct Said {
     list: Vec<Message>,
     /// The bytes of those that were heard, with what each costs besides.
     held: usize,
-    /// There was no more room.
+    /// There was no more room, or of one only the beginning.
     full: bool,
 }
 
@@ -88,8 +88,8 @@ impl Serialize for Messages {
 impl Said {
     fn hear(&mut self, message: &SocketMessage<'_>, most: usize) {
         let needed = message.data.len().saturating_add(BESIDES);
-        // Later ones that are shorter would make it look as if nothing were missing.
-        self.full |= needed > most.saturating_sub(self.held);
+        // Later ones that are shorter would make it look as if nothing were missing, and so would a beginning.
+        self.full |= !message.whole || needed > most.saturating_sub(self.held);
         if self.full {
             return;
         }

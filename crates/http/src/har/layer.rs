@@ -8,6 +8,7 @@ use portolan_http2::ext::Protocol;
 
 use super::capture::{Seen, capture};
 use super::{Entry, Har, HarOptions};
+use crate::listen::OnMessage;
 use crate::middleware::{Middleware, Next};
 use crate::request::Request;
 use crate::response::Response;
@@ -93,7 +94,10 @@ pub(super) async fn record(
     if is_websocket(&response, extended) {
         let nothing = Seen { kept: b"", total: Some(0), whole: true };
         let entry = Entry::of_answer(options, &last, &answer, &nothing).websocket();
-        response.extensions_mut().insert(entry.on_message(options.max_body));
+        let (heard, extensions) = (entry.on_message(options.max_body), response.extensions_mut());
+        // Another recorder may listen already.
+        let heard = extensions.remove::<OnMessage>().map_or(heard.clone(), |other| other.and(heard));
+        extensions.insert(heard);
         push(entry);
         return Ok(response);
     }
