@@ -10,7 +10,8 @@ use portolan_http::{Body, Client, Incoming, OnMessage, Upgraded, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::duplex::{Duplex, PipeBody};
-use crate::handshake::{Rejected, Request};
+use crate::extended::refusal;
+use crate::handshake::Request;
 use crate::options::Options;
 use crate::socket::WebSocket;
 
@@ -88,14 +89,12 @@ async fn upgrade(client: &Client, request: Request, options: Options) -> Result<
     asked.set_version(Version::Http1Only);
     asked.set_timeouts(patient());
     let response = client.execute(asked).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(response.into_http()).await);
+    }
     let mut answer = Response::new(());
     *answer.status_mut() = response.status();
     *answer.headers_mut() = response.headers().clone();
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let body = response.bytes().await.unwrap_or_default();
-        let body = body.slice(..body.len().min(crate::connect::MAX_BODY));
-        return Err(Rejected::into_error(answer.status(), answer.headers().clone(), body));
-    }
     let agreed = request.verify(&options, &answer)?;
     let mut options = options.agreed(agreed.deflate);
     options.heard_by.extend(response.extensions().get::<OnMessage>().cloned());

@@ -49,12 +49,10 @@ where
     {
         let (out, body) = pipe();
         let response = send(request.extended(&options)?.map(|()| body)).await?;
-        let (parts, mut body) = response.into_parts();
-        if !parts.status.is_success() {
-            let reading = async { Ok(start_of(&mut body).await) };
-            let body = clock::within(Some(BODY_TIME), Phase::Idle, reading).await.unwrap_or_default();
-            return Err(Rejected::into_error(parts.status, parts.headers, body));
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
         }
+        let (parts, body) = response.into_parts();
         let heard_by = parts.extensions.get::<OnMessage>().cloned();
         let agreed = request.verify_extended(&options, &Response::from_parts(parts, ()))?;
         options = options.agreed(agreed.deflate);
@@ -62,6 +60,17 @@ where
         options.heard_by.extend(heard_by);
         Ok(Self::from_stream(Duplex::new(Received(body), out), options).with_subprotocol(agreed.subprotocol))
     }
+}
+
+/// What a response that opens nothing says, with as much of its body as comes in time.
+pub(crate) async fn refusal<B>(response: Response<B>) -> Error
+where
+    B: Body<Data = Bytes, Error = Error> + Unpin,
+{
+    let (parts, mut body) = response.into_parts();
+    let reading = async { Ok(start_of(&mut body).await) };
+    let body = clock::within(Some(BODY_TIME), Phase::Idle, reading).await.unwrap_or_default();
+    Rejected::into_error(parts.status, parts.headers, body)
 }
 
 /// The start of a refusal's body. What is wrong with it matters to no one.

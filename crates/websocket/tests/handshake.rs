@@ -8,7 +8,9 @@ mod support;
 use std::time::Duration;
 
 use base64::Engine;
-use portolan_core::{Connector, Credentials, Error, Kind, Phase, Timeouts};
+use portolan_core::{
+    BoxFuture, Connector, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Kind, Phase, Stream, Timeouts,
+};
 use portolan_websocket::handshake::accept;
 use portolan_websocket::{Deflate, Options, Rejected, Request, WebSocket};
 use sha1::Digest;
@@ -164,6 +166,41 @@ async fn a_refusal_carries_status_headers_and_a_bounded_body() {
         let rejected = error.server::<Rejected>().unwrap();
         assert_eq!((rejected.status.as_u16(), rejected.body.len()), (u16::try_from(status).unwrap(), length));
     }
+}
+
+/// Refuses, and never comes to the end of what it says about it.
+#[derive(Debug)]
+struct Endless;
+
+impl Dial for Endless {
+    fn dial<'a>(&'a self, _: &'a Endpoint, _: &'a DialContext) -> BoxFuture<'a, Result<Stream, Error>> {
+        let (ours, mut theirs) = duplex(1 << 10);
+        tokio::spawn(async move {
+            head(&mut theirs).await;
+            theirs.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nwait").await.unwrap();
+            let _ = theirs.read_u8().await;
+        });
+        Box::pin(async { Ok(Stream::from_io(ours)) })
+    }
+
+    fn datagram<'a>(&'a self, _: &'a Endpoint, _: &'a DialContext) -> BoxFuture<'a, Result<Datagram, Error>> {
+        Box::pin(async { Err(Error::new(Kind::Unsupported, "streams alone")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_body_never_ends_is_given_all_the_same() {
+    let net = Connector::builder().dial(Endless).build().unwrap();
+    let client = portolan_http::Client::builder().connector(net.clone()).build().unwrap();
+    let work = async {
+        for error in [
+            WebSocket::open(&net, &plain(), Options::new()).await.unwrap_err(),
+            WebSocket::open_with(&client, &plain(), Options::new()).await.unwrap_err(),
+        ] {
+            assert_eq!((error.kind(), error.code()), (Kind::Server, Some(403)), "{error}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), work).await.unwrap();
 }
 
 #[tokio::test]
