@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portolan_core::{Connector, Endpoint, Policy, TcpOptions};
-use portolan_tunnel::gateway::{Gateway, Limits, Metrics};
+use portolan_tunnel::gateway::{Gateway, Limits};
 use support::soon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -88,15 +88,18 @@ fn gateway() -> (Gateway, std::net::SocketAddr) {
 }
 
 /// Waits until nothing moves any more.
-async fn still(gateway: &Gateway) -> Metrics {
-    let mut before = gateway.metrics();
-    loop {
+async fn still(gateway: &Gateway) {
+    let bytes = || (gateway.metrics().bytes_up, gateway.metrics().bytes_down);
+    let mut before = None;
+    while before.replace(bytes()) != Some(bytes()) {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = gateway.metrics();
-        if (now.bytes_up, now.bytes_down) == (before.bytes_up, before.bytes_down) {
-            return now;
-        }
-        before = now;
+    }
+}
+
+/// Waits until it is so, however slow the machine.
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -124,9 +127,8 @@ async fn idle_and_stalled_tunnels_stay_below_their_bars() {
             .await
             .unwrap();
     }
-    still(&gateway).await;
-    let idle = each();
-    assert!(gateway.metrics().active == TUNNELS && idle > 1 << 10 && idle <= 24 << 10, "{idle} bytes each when idle");
+    soon("idle tunnels below 24 KiB", until(|| each() <= 24 << 10)).await;
+    assert!(gateway.metrics().active == TUNNELS && each() > 1 << 10, "{} bytes each when idle", each());
     let mut tasks = tokio::task::JoinSet::new();
     for (mut near, mut far) in ends {
         tasks.spawn(async move {
@@ -135,9 +137,9 @@ async fn idle_and_stalled_tunnels_stay_below_their_bars() {
             tokio::join!(up, down);
         });
     }
-    still(&gateway).await;
-    let stalled = each();
-    assert!(stalled > 64 << 10 && stalled <= 300 << 10, "{stalled} bytes each when stalled");
+    soon("tunnels that fill", until(|| each() > 64 << 10)).await;
+    soon("tunnels that are full", still(&gateway)).await;
+    assert!(each() <= 300 << 10, "{} bytes each when stalled", each());
     tasks.shutdown().await;
     soon("the end", gateway.shutdown(Duration::ZERO)).await;
 }
