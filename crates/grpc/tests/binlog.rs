@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use portolan_core::{Connector, Error, Kind, Result, Secret};
 use portolan_grpc::binlog::{Entry, Event, Log, NotRecorded, Options, Payload, Recorded, Recorder, Replay};
 use portolan_grpc::{
@@ -224,6 +225,11 @@ async fn a_replay_gives_the_same_question_its_answer_and_every_answer_once_befor
     let request = http::Request::post("http://x/t.S/Other").body(portolan_grpc::Body::default()).unwrap();
     let error = Replay::new(&log).send(request).await.map(drop).unwrap_err();
     assert_eq!(error.server::<NotRecorded>().unwrap().method, "/t.S/Other");
+    // A body that is read by itself ends behind its trailers.
+    let request = http::Request::post("http://x/t.S/Echo").body(portolan_grpc::Body::default()).unwrap();
+    let mut body = Replay::new(&log).send(request).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data() && body.frame().await.unwrap().unwrap().is_trailers());
+    assert!(body.frame().await.is_none());
 }
 
 #[tokio::test]

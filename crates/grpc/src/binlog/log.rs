@@ -28,10 +28,10 @@ impl Log {
 
     /// Adds an entry. The oldest goes when there are 10,000.
     pub fn push(&mut self, entry: Entry) {
-        if self.entries.len() == MAX_ENTRIES {
-            self.entries.pop_front();
-        }
         self.entries.push_back(entry);
+        // One that was read from a file may have more.
+        let surplus = self.entries.len().saturating_sub(MAX_ENTRIES);
+        self.entries.drain(..surplus);
     }
 
     /// The entries, in the order in which they were written.
@@ -114,5 +114,10 @@ mod tests {
         let mut log = Log::new();
         (0..=MAX_ENTRIES as u64).for_each(|call_id| log.push(Entry { call_id, ..Entry::default() }));
         assert_eq!((log.entries().len(), log.entries().next().unwrap().call_id), (MAX_ENTRIES, 1));
+        // A longer file is read whole, and cut when something is added.
+        let mut long = Log::from_bytes(&log.to_bytes().repeat(2)).unwrap();
+        assert_eq!(long.entries().len(), 2 * MAX_ENTRIES);
+        long.push(Entry::default());
+        assert_eq!(long.entries().len(), MAX_ENTRIES);
     }
 }

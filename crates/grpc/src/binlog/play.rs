@@ -131,6 +131,7 @@ pub(super) fn trailers(trailer: &Trailer) -> HeaderMap {
 pub(super) struct Played {
     steps: VecDeque<Step>,
     upload: Option<Asking>,
+    over: bool,
 }
 
 /// What the client says now.
@@ -158,7 +159,7 @@ impl Played {
     pub(super) fn new(steps: VecDeque<Step>, upload: Option<BoxBody>) -> Self {
         let frames = || Frames::new(usize::try_from(u32::MAX).unwrap_or(usize::MAX));
         let upload = upload.map(|body| Asking { body, deframer: Deframer::new(frames()) });
-        Self { steps, upload }
+        Self { steps, upload, over: false }
     }
 
     /// Waits until the client has come to where it was when the next step was taken.
@@ -185,27 +186,23 @@ impl Body for Played {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            if let Some(Step::Asked | Step::AskedAll) = self.steps.front() {
-                let all = matches!(self.steps.front(), Some(Step::AskedAll));
-                let asked = ready!(self.poll_asked(cx, all));
-                self.steps.pop_front();
-                if let Err(error) = asked {
-                    self.steps.clear();
-                    return Poll::Ready(Some(Err(error)));
-                }
-                continue;
-            }
-            return Poll::Ready(Some(match self.steps.pop_front() {
-                Some(Step::Answered(message)) => framed(&message).map(Frame::data),
-                Some(Step::Ended(trailer)) => {
-                    self.steps.clear();
-                    Ok(Frame::trailers(trailers(&trailer)))
-                }
-                Some(_) => Err(usage("of a recorded message a part alone is known").into()),
-                None => Err(Error::closed("the recorded call was let go here").with_protocol(PROTOCOL).into()),
-            }));
+        if self.over {
+            return Poll::Ready(None);
         }
+        let mut asked = Ok(());
+        while let (Ok(()), Some(step @ (Step::Asked | Step::AskedAll))) = (&asked, self.steps.front()) {
+            let all = matches!(step, Step::AskedAll);
+            asked = ready!(self.poll_asked(cx, all));
+            self.steps.pop_front();
+        }
+        let frame = asked.and_then(|()| match self.steps.pop_front() {
+            Some(Step::Answered(message)) => framed(&message).map(Frame::data),
+            Some(Step::Ended(trailer)) => Ok(Frame::trailers(trailers(&trailer))),
+            Some(_) => Err(usage("of a recorded message a part alone is known").into()),
+            None => Err(Error::closed("the recorded call was let go here").with_protocol(PROTOCOL).into()),
+        });
+        self.over = !matches!(&frame, Ok(frame) if frame.is_data());
+        Poll::Ready(Some(frame))
     }
 }
 

@@ -184,8 +184,11 @@ impl Scan {
                 self.left = self.length();
             }
             let (part, rest) = piece.split_at(self.left.min(piece.len()));
-            // What is compressed is inflated first, and for that it must be whole.
-            let most = if self.is_compressed() { MAX_RECEIVE } else { log.options().max_message() };
+            let most = match log.options().max_message() {
+                // What is compressed is inflated first, and for that it must be whole.
+                1.. if self.is_compressed() => MAX_RECEIVE,
+                most => most,
+            };
             let room = most.saturating_sub(self.kept.len());
             self.kept.extend_from_slice(part.get(..room).unwrap_or(part));
             (piece, self.left) = (rest, self.left - part.len());
