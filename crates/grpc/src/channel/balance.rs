@@ -54,7 +54,8 @@ struct Names<K: Carrier> {
     interval: Duration,
     list: Mutex<List<K>>,
     resolved: Mutex<Option<Instant>>,
-    resolving: tokio::sync::Mutex<()>,
+    /// Whoever resolves has the one permit.
+    resolving: tokio::sync::Semaphore,
 }
 
 impl<K: Carrier> Drop for Balancer<K> {
@@ -78,7 +79,7 @@ impl<K: Carrier> Balancer<K> {
             interval: options.resolve_interval,
             list: Mutex::new(list.into()),
             resolved: Mutex::new(None),
-            resolving: tokio::sync::Mutex::new(()),
+            resolving: tokio::sync::Semaphore::new(1),
         };
         Self {
             names: Arc::new(names),
@@ -100,7 +101,7 @@ impl<K: Carrier> Balancer<K> {
         let list = self.list();
         let of = |state| list.iter().any(|one| one.connectivity() == state);
         // While it is resolved there may be no address yet.
-        let resolving = self.names.resolving.try_lock().is_err();
+        let resolving = self.names.resolving.available_permits() == 0;
         match () {
             () if of(Connectivity::Ready) => Connectivity::Ready,
             () if resolving || of(Connectivity::Connecting) => Connectivity::Connecting,
@@ -212,7 +213,7 @@ impl<K: Carrier> Names<K> {
 
     /// The addresses, resolved anew unless that was done a moment ago.
     async fn renewed(&self) -> Result<List<K>> {
-        let _one = self.resolving.lock().await;
+        let _one = self.resolving.acquire().await;
         let list = self.list();
         if !self.are_due() && !list.is_empty() {
             return Ok(list);

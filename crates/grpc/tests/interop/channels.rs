@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portolan_core::{Connector, Resolver};
+use portolan_core::{Connector, Phase, Resolver, clock};
 use portolan_grpc::{Channel, ChannelOptions, Client, Connectivity, ServiceConfig};
 use portolan_testbed::{free_port, record};
 
@@ -53,9 +53,13 @@ async fn a_channel_rests_between_calls_to_grpcio_and_connects_anew() {
     let mut seen = BTreeSet::new();
     for _ in 0..3 {
         seen.insert(whom(&service).await.0);
-        while service.client().transport().connectivity() != Connectivity::Idle {
-            portolan_core::clock::sleep(Duration::from_millis(5)).await;
-        }
+        let rests = async {
+            while service.client().transport().connectivity() != Connectivity::Idle {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        clock::within(Some(Duration::from_secs(60)), Phase::Idle, rests).await.unwrap();
         assert_eq!(service.client().transport().connections(), 0);
     }
     assert_eq!(seen.len(), 3, "each call has a connection of its own: {seen:?}");
