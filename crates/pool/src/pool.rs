@@ -91,18 +91,21 @@ impl<M: Manage> Pool<M> {
     }
 
     async fn wait_or_make(&self, key: &M::Key, begun: Begun<M>) -> Result<Lease<M>> {
+        let begun = match begun {
+            Begun::Doubt => {
+                // The first lets the runtime hear of the wire, the second lets those run who wait for it.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                self.0.look(key, None, true)?
+            }
+            begun => begun,
+        };
         let mut turn = Some(begun);
         let waited = async {
             loop {
                 match turn.take() {
                     Some(Begun::Lease(lease)) => return Ok(Begun::Lease(lease)),
                     Some(Begun::Make(place)) => return Ok(Begun::Make(place)),
-                    Some(Begun::Doubt) => {
-                        // The first lets the runtime hear of the wire, the second lets those run who wait for it.
-                        tokio::task::yield_now().await;
-                        tokio::task::yield_now().await;
-                        turn = Some(self.0.look(key, None, true)?);
-                    }
                     Some(Begun::Wait(mut ticket)) => {
                         // An error means that the pool was closed: the next look says so.
                         let _ = (&mut ticket.turn).await;
@@ -112,7 +115,7 @@ impl<M: Manage> Pool<M> {
                         ticket.called = matches!(turn, Some(Begun::Wait(_)));
                         ticket.done = true;
                     }
-                    None => return Err(Error::usage("a pool without a turn")),
+                    Some(Begun::Doubt) | None => return Err(Error::usage("a pool without a turn")),
                 }
             }
         };

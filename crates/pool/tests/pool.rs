@@ -414,6 +414,16 @@ async fn limits_of_time_and_use_hold_to_the_moment() {
     assert_eq!((aged.metrics().idle, aged.metrics().retired), (0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_nobody_is_given_an_idle_one_all_the_same() {
+    let (pool, _) = pool(1, PoolOptions::default().per_key(1).wait(Duration::ZERO));
+    drop(pool.acquire(&"a").await.unwrap());
+    clock::sleep(Duration::from_secs(1)).await;
+    let lease = pool.acquire(&"a").await.unwrap();
+    assert_eq!((lease.id, lease.is_reused()), (0, true));
+    assert_eq!(pool.acquire(&"a").await.unwrap_err().phase(), Some(Phase::Pool));
+}
+
 async fn leased(pool: &Pool<Manager>, key: &'static str, count: usize) -> Vec<portolan_pool::Lease<Manager>> {
     let mut leases = Vec::new();
     for _ in 0..count {
