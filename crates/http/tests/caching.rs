@@ -161,6 +161,27 @@ async fn a_redirect_that_is_kept_sets_its_cookies_once() {
     assert_eq!(taken(&asked), ["GET /old", "GET /cookie", "GET /new", "GET /cookie"]);
 }
 
+/// Asks twice, and takes the second answer.
+struct Twice;
+
+impl Middleware for Twice {
+    async fn handle(&self, request: Request, next: Next<'_>) -> portolan_core::Result<Response> {
+        next.run(request.try_clone().unwrap()).await?;
+        next.run(request).await
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_read_is_not_kept_though_it_was_asked_for_twice() {
+    let certs = Certs::new();
+    let (site, asked) = site(&certs).await;
+    let client = site.builder(places().next().unwrap()).cache(Cache::new()).middleware(Twice).build().unwrap();
+    drop(client.get(site.url("/b")).send().await.unwrap());
+    assert_eq!(taken(&asked), ["GET /b", "GET /end", "GET /b", "GET /end"]);
+    let response = client.get(site.url("/b")).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "at /end");
+}
+
 /// Puts a token on what it sees.
 struct Token;
 

@@ -132,7 +132,8 @@ impl Cache {
         for step in &steps {
             let Some(answer) = &step.answer else { continue };
             self.invalidate(&step.request, &answer.parts);
-            if answer.parts.extensions.get::<FromCache>().is_none() {
+            // What stands between may have asked more than once: then there are ends among them, whose bodies nobody kept.
+            if answer.parts.status.is_redirection() && answer.parts.extensions.get::<FromCache>().is_none() {
                 self.store_redirect(&step.request, step.started, &answer.parts);
             }
         }
