@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::poll_immediate;
 use http::request::Parts;
 use http::{StatusCode, Uri};
-use portolan_core::{Delivery, Endpoint, Result, Timeouts, clock};
+use portolan_core::{Endpoint, Result, Timeouts, clock};
 use portolan_pool::{Lease, Pool, may_fall_back};
 use tokio::task::JoinHandle;
 
@@ -295,7 +295,9 @@ pub(crate) fn may_go_on(error: &portolan_core::Error, body: &Body) -> bool {
 
 /// Whether the peer answered in another version, having done nothing.
 fn speaks_none(error: &portolan_core::Error) -> bool {
-    error.kind() == portolan_core::Kind::Unsupported && error.delivery() == Delivery::Refused
+    // Whether the request had left by then is chance.
+    error.kind() == portolan_core::Kind::Unsupported
+        && error.code() == Some(i64::from(portolan_http2::Code::HTTP_1_1_REQUIRED.value()))
 }
 
 /// A login that a proxy takes for a tunnel only, here.

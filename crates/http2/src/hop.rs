@@ -36,8 +36,8 @@ use portolan_core::kit::{
     refusal,
 };
 use portolan_core::{
-    BoxError, BoxFuture, Credentials, Datagram, Delivery, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes,
-    HopSpec, Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
+    BoxError, BoxFuture, Credentials, Datagram, Dial, DialContext, Endpoint, Error, Hop, HopInfo, HopSchemes, HopSpec,
+    Kind, Phase, Place, ProxyAuth, Result, Secret, Stream, Url, clock,
 };
 
 use crate::body::RecvBody;
@@ -45,6 +45,7 @@ use crate::connection::handshake;
 use crate::ext::Protocol;
 use crate::handle::SendRequest;
 use crate::options::Options;
+use crate::proto::code::Code;
 
 /// A proxy that has said nothing for this long is asked whether it is still there, and given up after that.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -191,7 +192,7 @@ fn uri(text: String) -> Result<Uri> {
 
 /// Who answers in another version is no such proxy; datagrams that it carries none of are another matter.
 fn of_the_proxy(error: Error) -> Error {
-    let other = error.kind() == Kind::Unsupported && error.delivery() == Delivery::Refused;
+    let other = error.code() == Some(i64::from(Code::HTTP_1_1_REQUIRED.value()));
     if other { Error::new(Kind::Hop, error.message().to_owned()).with_source(error) } else { error }
 }
 

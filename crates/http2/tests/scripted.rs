@@ -707,12 +707,16 @@ async fn the_first_frame_must_be_settings() {
 #[tokio::test]
 async fn an_answer_in_http_1_is_named_as_such() {
     let (client, driver, mut peer) = pair(Options::new());
-    let call = tokio::spawn(async move { client.send(get("/")).await });
+    let (first, late) = (client.clone(), client);
+    let call = tokio::spawn(async move { first.send(get("/")).await });
     peer.preface().await;
     peer.flood(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
-    // It can't have done anything of what was asked for.
-    for error in [driver.await.unwrap().unwrap_err(), call.await.unwrap().unwrap_err()] {
-        assert_eq!((error.kind(), error.delivery()), (Kind::Unsupported, Delivery::Refused));
+    // It can't have done anything of what was asked for, sent or not.
+    let driver = driver.await.unwrap().unwrap_err();
+    let errors = [(driver, Delivery::Refused), (call.await.unwrap().unwrap_err(), Delivery::Refused)];
+    for (error, delivery) in errors.into_iter().chain([(late.send(get("/")).await.unwrap_err(), Delivery::NotSent)]) {
+        assert_eq!((error.kind(), error.delivery()), (Kind::Unsupported, delivery));
+        assert_eq!(error.code(), Some(i64::from(Code::HTTP_1_1_REQUIRED.value())));
         assert!(error.to_string().contains("the peer answers in HTTP/1"), "{error}");
     }
 }

@@ -42,7 +42,8 @@ impl Engine {
         let Some(head) = Head::parse(input) else { return Ok(false) };
         if !self.settings_seen && input.starts_with(b"HTTP/1.") {
             // The preface was made so that such a peer takes nothing of what follows for a request (RFC 9113 3.4).
-            let failure = Failure::new(Kind::Unsupported, "the peer answers in HTTP/1");
+            let failure =
+                Failure::new(Kind::Unsupported, "the peer answers in HTTP/1").with_code(Code::HTTP_1_1_REQUIRED);
             self.fail(failure.with_delivery(Delivery::Refused));
             return Ok(false);
         }
