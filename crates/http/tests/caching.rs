@@ -161,6 +161,32 @@ async fn a_redirect_that_is_kept_sets_its_cookies_once() {
     assert_eq!(taken(&asked), ["GET /old", "GET /cookie", "GET /new", "GET /cookie"]);
 }
 
+/// Adds a mark to what comes by.
+struct Mark;
+
+impl Middleware for Mark {
+    async fn handle(&self, request: Request, next: Next<'_>) -> portolan_core::Result<Response> {
+        let response = next.run(request).await?;
+        let (uri, head) = (response.uri().clone(), http::Response::new(()));
+        let body = portolan_http::Body::from(format!("{}!", response.text().await?));
+        let mut marked = head.map(|()| portolan_http::Incoming::from_body(body));
+        marked.headers_mut().insert("cache-control", http::HeaderValue::from_static(FRESH));
+        Ok(Response::from_http(marked, uri))
+    }
+}
+
+#[tokio::test]
+async fn what_stands_below_the_cache_sees_an_answer_once() {
+    let certs = Certs::new();
+    let (site, asked) = site(&certs).await;
+    let client = site.builder(places().next().unwrap()).cache(Cache::new()).middleware(Mark).build().unwrap();
+    for path in ["/end", "/end", "/b", "/b"] {
+        let response = client.get(site.url(path)).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "at /end!", "{path}");
+    }
+    taken(&asked);
+}
+
 /// Asks twice, and takes the second answer.
 struct Twice;
 

@@ -117,7 +117,7 @@ impl Cache {
     async fn exchange(&self, next: Next<'_>, mut request: Request) -> Result<Exchange> {
         let trail = Trail::join(&mut request);
         let before = trail.len();
-        request.options.more().known = Some(Known(self.clone()));
+        request.options.more().known = Some(Known { cache: self.clone(), last: next.layers.is_empty() });
         let response = next.run(request).await?;
         Ok(Exchange { response, steps: trail.since(before) })
     }
@@ -162,12 +162,21 @@ impl Cache {
 
 /// What is kept, for the requests that redirects lead to.
 #[derive(Debug, Clone)]
-pub(crate) struct Known(Cache);
+pub(crate) struct Known {
+    cache: Cache,
+    /// Nothing stands below the cache.
+    last: bool,
+}
 
 impl Known {
     /// A response that is good without asking anybody.
     pub(crate) fn find(&self, request: &Parts) -> Option<Response> {
-        match self.0.find(request) {
+        let found = match self.cache.find(request) {
+            // What is kept has passed all that stands below the cache, and would pass it again.
+            Lookup::Hit(hit) if !self.last && !hit.status().is_redirection() => nothing(request),
+            found => found,
+        };
+        match found {
             Lookup::Hit(hit) => Some(given(hit, &request.uri, FromCache::Fresh)),
             Lookup::Unsatisfiable => Some(unsatisfiable(request.uri.clone())),
             Lookup::Stale(_) | Lookup::Miss => None,

@@ -6,7 +6,8 @@
 //!   `stale-while-revalidate` and `stale-if-error` (RFC 5861), `No-Vary-Search` (URLs that differ in what the response does not
 //!   depend on share it; the rules are learned from responses, and anew after a start), invalidation by unsafe methods, HEAD out of what GET left;
 //!   redirects, each kept under its own URL and followed out of the cache, as is what they lead to.
-//! - **What is not done**: validation of redirects (one that is no longer fresh is asked for anew); ranges (such requests pass
+//! - **What is not done**: validation of redirects (one that is no longer fresh is asked for anew); what a redirect leads to is asked for
+//!   where middleware stands below the cache, which would see what is kept again; ranges (such requests pass
 //!   by, 206 is not kept), answers to POST, trailers, updates by HEAD,
 //!   entries on disk (bring a [`CacheStore`] of your own). `s-maxage` and `proxy-revalidate` are for shared
 //!   caches and are not looked at.
