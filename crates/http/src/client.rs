@@ -293,8 +293,7 @@ impl Client {
             if let Some(turn) = turn {
                 turn.answered(&response);
             }
-            // What is kept has set its cookies when it came: they may have changed since.
-            if let Some(cookies) = cookies.filter(|_| !known) {
+            if let Some(cookies) = cookies {
                 cookies.set(&request.parts.uri, response.headers());
             }
             if let Some(hsts) = settings.hsts.as_ref().filter(|_| !known) {
