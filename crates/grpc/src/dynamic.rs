@@ -6,9 +6,7 @@ use bytes::{Bytes, BytesMut};
 use portolan_core::{Error, Result};
 use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
-use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage, Value as Field,
-};
+use prost_reflect::{Cardinality, DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage};
 use serde_json::Value;
 
 use crate::PROTOCOL;
@@ -16,7 +14,7 @@ use crate::body::Shape;
 use crate::client::{Client, Method};
 use crate::codec::Codec;
 use crate::dynamic_editions::as_proto2;
-use crate::dynamic_json::to_json;
+use crate::dynamic_json::{any_message, to_json};
 use crate::reflection::Reflection;
 use crate::transport::Transport;
 
@@ -124,17 +122,8 @@ fn shape(method: &MethodDescriptor) -> Shape {
 fn lacks(message: &DynamicMessage) -> bool {
     let kind = message.descriptor();
     kind.fields().any(|field| field.cardinality() == Cardinality::Required && !message.has_field(&field))
-        || message.fields().any(|(_, value)| any_lacks(value))
-        || message.extensions().any(|(_, value)| any_lacks(value))
-}
-
-fn any_lacks(value: &Field) -> bool {
-    match value {
-        Field::Message(message) => lacks(message),
-        Field::List(values) => values.iter().any(any_lacks),
-        Field::Map(entries) => entries.values().any(any_lacks),
-        _ => false,
-    }
+        || message.fields().any(|(_, value)| any_message(value, lacks))
+        || message.extensions().any(|(_, value)| any_message(value, lacks))
 }
 
 fn usage(message: &'static str) -> Error {

@@ -7,6 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, ReflectMessage, SerializeOptions, Value};
 use serde_json::{Map, Value as Json};
 
+const ANY: &str = "google.protobuf.Any";
+/// How deep messages may lie in one another. A decoder counts to a hundred, but begins anew with what is in an `Any`.
+const DEPTH: usize = 128;
+
 /// The message as JSON. Numbers of 32 bits are as short as they can be, and what is not finite has its name: in the wrappers too, where
 /// serde knows no word for it. An `Any` of a type that is not known is its `@type` and, as `@value`, its bytes.
 pub(crate) fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
@@ -16,15 +20,48 @@ pub(crate) fn to_json(message: &DynamicMessage) -> Result<Json, serde_json::Erro
 
 /// The same for those who write to somebody else: what has no form of protobuf's own is an error.
 pub(crate) fn strict(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
+    if is_too_deep(message, DEPTH) {
+        return Err(serde::ser::Error::custom("messages that lie too deep in one another"));
+    }
     let options = SerializeOptions::new().skip_default_fields(true);
     let mut json = message.serialize_with_options(serde_json::value::Serializer, &options)?;
     mend(message, &mut json);
     Ok(json)
 }
 
+/// Whether this holds of a message that is a field's value, or of one among them.
+pub(crate) fn any_message(value: &Value, mut holds: impl FnMut(&DynamicMessage) -> bool) -> bool {
+    match value {
+        Value::Message(message) => holds(message),
+        Value::List(values) => values.iter().filter_map(Value::as_message).any(holds),
+        Value::Map(entries) => entries.values().filter_map(Value::as_message).any(holds),
+        _ => false,
+    }
+}
+
+fn is_too_deep(message: &DynamicMessage, left: usize) -> bool {
+    let Some(left) = left.checked_sub(1) else { return true };
+    let deep = |value: &Value| any_message(value, |inner| is_too_deep(inner, left));
+    match held(message) {
+        Some(inner) => is_too_deep(&inner, left),
+        None => message.fields().any(|(_, value)| deep(value)) || message.extensions().any(|(_, value)| deep(value)),
+    }
+}
+
+/// What an `Any` holds, if its type is known.
+fn held(message: &DynamicMessage) -> Option<DynamicMessage> {
+    let any = message.descriptor();
+    if any.full_name() != ANY {
+        return None;
+    }
+    let (url, value) = (message.get_field_by_name("type_url")?, message.get_field_by_name("value")?);
+    let kind = any.parent_pool().get_message_by_name(url.as_str()?.rsplit('/').next()?)?;
+    DynamicMessage::decode(kind, value.as_bytes()?.clone()).ok()
+}
+
 fn in_parts(message: &DynamicMessage) -> Result<Json, serde_json::Error> {
     match message.descriptor().full_name() {
-        "google.protobuf.Any" => strict(message).or_else(|_| Ok(unknown(message))),
+        ANY => strict(message).or_else(|_| Ok(unknown(message))),
         name if name.starts_with("google.protobuf.") => strict(message),
         _ => {
             let mut object = Map::new();
@@ -82,10 +119,22 @@ fn mend(message: &DynamicMessage, json: &mut Json) {
                 number(&value, json);
             }
         }
+        ANY => {
+            let Some(inner) = held(message) else { return };
+            let own_form = inner.descriptor().full_name().starts_with("google.protobuf.");
+            if let Some(json) = if own_form { json.get_mut("value") } else { Some(json) } {
+                mend(&inner, json);
+            }
+        }
         // They have a form of their own, without fields.
         name if name.starts_with("google.protobuf.") => {}
         _ => {
             for (field, value) in message.fields() {
+                if let Some(json) = json.get_mut(field.json_name()) {
+                    mend_value(value, json);
+                }
+            }
+            for (field, value) in message.extensions() {
                 if let Some(json) = json.get_mut(field.json_name()) {
                     mend_value(value, json);
                 }
@@ -157,6 +206,8 @@ mod tests {
             json!({"f": 0.1, "d": 0.1, "fs": [0.1, "NaN", "-Infinity"], "m": {"-1": 1e-45, "2": "Infinity"}}),
             json!({"wf": "NaN", "wd": "-Infinity", "ws": ["Infinity", 0.3, 0.0], "deep": {"wf": f64::from(f32::MAX)}}),
             json!({"wm": {"true": {"wf": "NaN"}}}),
+            json!({"any": {"@type": "x/t.M", "f": 0.1, "wf": "NaN", "fs": ["Infinity"]}}),
+            json!({"any": {"@type": "x/google.protobuf.Any", "value": {"@type": "x/google.protobuf.FloatValue", "value": "NaN"}}}),
         ] {
             let message = DynamicMessage::deserialize(kind.clone(), &same).unwrap();
             let message = DynamicMessage::decode(kind.clone(), &*message.encode_to_vec()).unwrap();
@@ -185,6 +236,25 @@ mod tests {
         let mut deep = other;
         deep["any"] = json!({"@type": "type.googleapis.com/no.Such", "@value": "AP8="});
         assert_eq!(to_json(&message).unwrap(), json!({"d": 1.5, "any": {}, "deep": deep, "wm": {"true": {}}}));
+    }
+
+    #[test]
+    fn what_lies_in_any_within_any_without_end_is_given_as_it_came() {
+        let schema = Schema::from_descriptor_set(&descriptors()).unwrap();
+        let any = schema.pool.get_message_by_name(ANY).unwrap();
+        let nested = |depth| {
+            let mut message = DynamicMessage::new(any.clone());
+            message.set_field_by_name("type_url", Value::String("x/t.M".to_owned()));
+            for _ in 0..depth {
+                let within = message.encode_to_vec();
+                message.set_field_by_name("type_url", Value::String(format!("x/{ANY}")));
+                message.set_field_by_name("value", Value::Bytes(within.into()));
+            }
+            message
+        };
+        assert_eq!(to_json(&nested(100)).unwrap()["value"]["value"]["@type"], "x/google.protobuf.Any");
+        let deep = to_json(&nested(3000)).unwrap();
+        assert!(deep["@value"].as_str().unwrap().len() > 50_000 && strict(&nested(3000)).is_err());
     }
 
     /// `t.M`, written by hand: protoc is not needed for so little.
