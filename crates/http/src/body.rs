@@ -100,6 +100,15 @@ impl Body {
         }
     }
 
+    /// The same, shared.
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        match &self.0 {
+            Inner::Empty => Some(Bytes::new()),
+            Inner::Bytes(bytes) => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
     /// The same body once more, if that can be had.
     pub fn try_clone(&self) -> Option<Self> {
         match &self.0 {

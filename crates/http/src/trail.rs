@@ -109,8 +109,7 @@ impl Step {
         // What goes along may hold the trail, which holds this.
         let mut parts = request.parts.clone();
         parts.extensions = Extensions::new();
-        let body = request.body.as_bytes().map(Bytes::copy_from_slice);
-        Self { started: clock::wall(), request: parts, body, answer: None }
+        Self { started: clock::wall(), request: parts, body: request.body.bytes(), answer: None }
     }
 }
 
@@ -126,4 +125,19 @@ fn upgrade(to: &Uri) -> Option<Answer> {
     parts.status = StatusCode::TEMPORARY_REDIRECT;
     parts.headers.insert(header::LOCATION, HeaderValue::try_from(to.to_string()).ok()?);
     Some(Answer { parts, info: Arc::default(), timings: Timings::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::Step;
+    use crate::request::Request;
+
+    #[test]
+    fn a_step_shares_the_body_of_its_request() {
+        let body = Bytes::from(vec![7; 1000]);
+        let request = Request::from(http::Request::post("http://e/").body(body.clone()).unwrap());
+        assert_eq!(Step::of(&request).body.map(|seen| seen.as_ptr()), Some(body.as_ptr()));
+    }
 }
