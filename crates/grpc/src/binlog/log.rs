@@ -13,11 +13,15 @@ use crate::PROTOCOL;
 
 /// A recording that goes on for ever keeps the newest.
 const MAX_ENTRIES: usize = 10_000;
+/// And no more of them than this many bytes hold.
+const MAX_BYTES: usize = 256 << 20;
 
 /// What was recorded.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Log {
     entries: VecDeque<Entry>,
+    /// What they take as a file.
+    bytes: usize,
 }
 
 impl Log {
@@ -26,12 +30,14 @@ impl Log {
         Self::default()
     }
 
-    /// Adds an entry. The oldest goes when there are 10,000.
+    /// Adds an entry. The oldest go when there are 10,000, or 256 MiB of them.
     pub fn push(&mut self, entry: Entry) {
+        self.bytes = self.bytes.saturating_add(entry.encoded_len());
         self.entries.push_back(entry);
-        // One that was read from a file may have more.
-        let surplus = self.entries.len().saturating_sub(MAX_ENTRIES);
-        self.entries.drain(..surplus);
+        while self.entries.len() > MAX_ENTRIES || (self.bytes > MAX_BYTES && self.entries.len() > 1) {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.encoded_len());
+        }
     }
 
     /// The entries, in the order in which they were written.
@@ -51,7 +57,9 @@ impl Log {
             let offset = bytes.len().saturating_sub(rest.len());
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let Some((entry, tail)) = rest.split_at_checked(length) else { break };
-            log.entries.push_back(Entry::decode(entry).map_err(|_| DecodeError::invalid("log entry", offset))?);
+            let entry = Entry::decode(entry).map_err(|_| DecodeError::invalid("log entry", offset))?;
+            log.bytes = log.bytes.saturating_add(entry.encoded_len());
+            log.entries.push_back(entry);
             rest = tail;
         }
         Ok(log)
@@ -119,5 +127,11 @@ mod tests {
         assert_eq!(long.entries().len(), 2 * MAX_ENTRIES);
         long.push(Entry::default());
         assert_eq!(long.entries().len(), MAX_ENTRIES);
+        // Of large ones fewer are.
+        let data = vec![0; MAX_BYTES / 4];
+        let message = crate::binlog::Message { length: 0, data };
+        let large = Entry { payload: Some(Payload::Message(message)), ..Entry::default() };
+        (0..6).for_each(|_| log.push(large.clone()));
+        assert_eq!(log.entries().len(), 3);
     }
 }

@@ -128,7 +128,7 @@ struct Inner {
 type Sink = Box<dyn FnMut(&Entry) + Send>;
 
 impl Recorder {
-    /// Keeps the newest 10,000 events in memory: [`take`](Self::take) gives them.
+    /// Keeps the newest 10,000 events in memory, or 256 MiB of them: [`take`](Self::take) gives them.
     pub fn new(options: Options) -> Self {
         Self::build(options, None)
     }

@@ -283,6 +283,11 @@ impl Entry {
         self
     }
 
+    /// The bodies that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.request.bytes().saturating_add(self.response.bytes())
+    }
+
     /// The sum of all that applies, with TLS in `connect`.
     fn sum_up(&mut self) {
         let Timings { blocked, dns, connect, send, wait, receive, .. } = self.timings;

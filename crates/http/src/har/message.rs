@@ -92,6 +92,10 @@ impl Request {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.post_data.as_ref().map_or(0, |data| data.text.len())
+    }
+
     /// The same, whose body passed unseen.
     pub(super) fn of_unknown_size(mut self) -> Self {
         self.body_size = -1;
@@ -121,6 +125,10 @@ impl Response {
             headers_size: -1,
             body_size: -1,
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.content.text.as_ref().map_or(0, String::len)
     }
 
     /// The same, of whose body so much was seen; `coded` if it is still compressed.

@@ -66,6 +66,8 @@ pub use replay::{Missing, NotRecorded, Replay};
 
 /// A recording that goes on for ever keeps the newest.
 const MAX_ENTRIES: usize = 10_000;
+/// And no more of them than hold so many bytes of bodies.
+const MAX_BYTES: usize = 256 << 20;
 
 /// What is written of each exchange.
 #[derive(Debug, Clone)]
@@ -125,6 +127,8 @@ impl Dangerous {
 #[derive(Debug, Default)]
 pub struct Har {
     entries: VecDeque<Entry>,
+    /// The bodies in them.
+    bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -151,12 +155,14 @@ impl Har {
         Self::default()
     }
 
-    /// Adds an exchange. Beyond ten thousand the oldest goes.
+    /// Adds an exchange. Beyond ten thousand, or 256 MiB of bodies, the oldest go.
     pub fn push(&mut self, entry: Entry) {
-        if self.entries.len() >= MAX_ENTRIES {
-            self.entries.pop_front();
-        }
+        self.bytes = self.bytes.saturating_add(entry.bytes());
         self.entries.push_back(entry);
+        while self.entries.len() > MAX_ENTRIES || (self.bytes > MAX_BYTES && self.entries.len() > 1) {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.bytes());
+        }
     }
 
     /// How many exchanges there are.
@@ -171,7 +177,7 @@ impl Har {
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        *self = Self::new();
     }
 
     /// The file as text.

@@ -127,4 +127,9 @@ fn a_recording_keeps_the_newest() {
     assert!(har.to_json().unwrap().contains("\"comment\": \"1\""));
     har.clear();
     assert!(har.is_empty());
+    // Of those with large bodies fewer.
+    let options = HarOptions::new().with_bodies(super::MAX_BYTES);
+    let large = Entry::new(&options, UNIX_EPOCH, &request(), &vec![b'x'; super::MAX_BYTES / 4]);
+    (0..6).for_each(|_| har.push(large.clone()));
+    assert_eq!(har.len(), 4);
 }
