@@ -199,11 +199,14 @@ impl Client {
         told: Option<&AltService>,
     ) -> Result<(Lease<Manager>, bool)> {
         let mut first = Box::pin(acquire(self.pool().clone(), h3.clone()));
-        match poll_immediate(&mut first).await {
-            Some(Ok(lease)) => return Ok((lease, true)),
-            // At once, as through a hop that carries no datagrams.
-            Some(Err(error)) => return self.after(error, h3, other, uri, told).await,
-            None => {}
+        // The pool lets the runtime have two turns before it gives away what was idle.
+        for _ in 0..=2 {
+            match poll_immediate(&mut first).await {
+                Some(Ok(lease)) => return Ok((lease, true)),
+                // At once, as through a hop that carries no datagrams.
+                Some(Err(error)) => return self.after(error, h3, other, uri, told).await,
+                None => tokio::task::yield_now().await,
+            }
         }
         // A task of its own: it may come too late for this request, and then serves the next.
         let mut first = Racer { task: Some(tokio::spawn(first)) };

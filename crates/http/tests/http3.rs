@@ -224,6 +224,33 @@ async fn an_alternative_that_a_server_names_is_taken_up() {
     }
 }
 
+/// However little head start it is given: it is there already.
+#[tokio::test]
+async fn an_http3_connection_that_was_idle_is_used_before_any_other_is_asked() {
+    let certs = Certs::new();
+    let (addr, _) = serve(ServerTls::new(&certs), ANY, answers);
+    let web = Web::tls(&certs, &["h2"], heads(|_| reply(200, "ok"))).await;
+    let memory = AltSvcCache::new();
+    let client = builder(&certs).version(Version::Auto).alt_svc(memory.clone()).http3_head_start(Duration::ZERO);
+    let client = client.build().unwrap();
+    client.get(web.url("/")).send().await.unwrap().bytes().await.unwrap();
+    memory.record_text(&web.url("/").parse().unwrap(), &format!("h3=\":{}\"", addr.port()));
+    // HTTP/2 is there; HTTP/3 comes too late for this one, and is kept.
+    client.get(web.url("/")).send().await.unwrap().bytes().await.unwrap();
+    let both = async {
+        while client.metrics().idle < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("both are kept");
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let response = client.get(web.url("/")).send().await.unwrap();
+        assert_eq!((response.version(), response.is_reused()), (Spoken::HTTP_3, true));
+        response.bytes().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_alternative_that_is_broken_is_left_alone() {
     let certs = Certs::new();
