@@ -30,6 +30,7 @@ async fn exchange(tape: Tape) -> Outcome {
     let calls = async {
         let first = call(&mut connection).await;
         if connection.is_reusable() {
+            connection.io_mut().hush();
             let _ = call(&mut connection).await;
         }
         first
